@@ -1,0 +1,63 @@
+"""What all parts of a job specification share."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Spec(BaseModel):
+    """Frozen and closed: an unknown field is an error, never ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Source(Spec):
+    """Where weights come from: exactly one of a catalog name, a hub id, or a path."""
+
+    name: str | None = None
+    """A name of the catalog."""
+    id: str | None = Field(default=None, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
+    """A repository of the model hub, `owner/name`."""
+    revision: str | None = None
+    """Commit, tag or branch of `id`; resolving pins it to a commit."""
+    path: str | None = None
+    """A file or folder of this machine; command line only."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.name, self.id, self.path)) != 1:
+            raise ValueError("give exactly one of name, id, path")
+        if self.revision is not None and self.id is None:
+            raise ValueError("revision belongs to id: give the hub id, or drop revision")
+        return self
+
+    def __str__(self) -> str:
+        return self.name or self.path or f"{self.id}@{self.revision or 'main'}"
+
+
+class PromptSource(Spec):
+    """Where prompts come from: exactly one of a catalog name, an uploaded set, a list, a file."""
+
+    name: str | None = None
+    """A prompt set of the catalog."""
+    id: str | None = None
+    """An uploaded prompt set (service only)."""
+    inline: tuple[str, ...] | None = None
+    """The prompts themselves."""
+    path: str | None = None
+    """A file of this machine; command line only."""
+    column: str | None = None
+    """The column or key that holds the prompt, for CSV, TSV and JSON objects."""
+    split: Literal["all", "train", "eval"] = "all"
+    """All prompts, or the part that each prompt's own hash puts into training or evaluation."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = (self.name, self.id, self.inline, self.path)
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of name, id, inline, path")
+        return self

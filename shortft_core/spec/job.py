@@ -1,0 +1,74 @@
+"""The job specification: the same class for HTTP bodies, database rows, YAML files and trainers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from shortft_core.spec.common import PromptSource, Source, Spec
+from shortft_core.spec.methods import AnyMethod
+from shortft_core.spec.rewards import AnyReward
+
+
+class Evaluation(Spec):
+    """Pictures on fixed prompts and seeds, base beside tuned, with a panel that is never optimised."""
+
+    prompts: PromptSource | None = None
+    """Held-out prompts; by default the evaluation split of the job's prompts."""
+    every_updates: int = Field(default=30, ge=1)
+    """Updates between evaluations; the first and the last model are always evaluated."""
+    held_out: tuple[str, ...] = ()
+    """Judges beside the target reward: reward names of the catalog, or `oracle`."""
+    count: int = Field(default=16, ge=1)
+    """Prompts taken from the front of the held-out prompts."""
+    seeds: int = Field(default=1, ge=1)
+    """Images per prompt."""
+
+
+class Guard(Spec):
+    """When the held-out panel falls, the target reward is being hacked rather than served."""
+
+    max_heldout_drop: float = Field(default=0.5, gt=0)
+    """Allowed fall of the held-out mean, in standard deviations of the base model's scores."""
+    action: Literal["none", "pause", "stop"] = "none"
+    """What happens then, beside the `job.alert` event."""
+
+
+class JobSpec(Spec):
+    """One alignment job."""
+
+    kind: Literal["align"] = "align"
+    """What is made: an aligned adapter (`distil`, a shortcut, arrives with distillation)."""
+    base_model: Source
+    """The text-to-image model that is tuned."""
+    method: AnyMethod
+    """How the reward reaches the weights, and for how long."""
+    rewards: tuple[AnyReward, ...] = Field(min_length=1)
+    """What is maximised: the weighted sum of these."""
+    prompts: PromptSource
+    """What the model is asked for while it is tuned."""
+    evaluation: Evaluation = Evaluation()
+    guard: Guard = Guard()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Every random number of the job follows from it."""
+    max_runtime_seconds: int | None = Field(default=None, ge=1)
+    """The job stops with its best model after this long."""
+    name: str | None = Field(default=None, max_length=200)
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("rewards")
+    @classmethod
+    def _no_duplicates(cls, rewards: tuple[AnyReward, ...]) -> tuple[AnyReward, ...]:
+        names = [reward.name for reward in rewards]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is named twice: merge the weights")
+        return rewards
+
+    def sha256(self) -> str:
+        """Identity of the specification: equal specs, equal hashes."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
