@@ -35,7 +35,9 @@ class UnknownNameError(UserError):
         self.known = tuple(sorted(known))
         near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.4)
         remedy = f"Did you mean {' or '.join(near)}?" if near else "Use one of the known names"
-        super().__init__(field, f"unknown name {name!r}", f"{remedy} (known: {', '.join(self.known)})")
+        super().__init__(
+            field, f"unknown name {name!r}", f"{remedy} (known: {', '.join(self.known)})"
+        )
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
         return type(self), (self.field, self.name, self.known)

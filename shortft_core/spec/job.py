@@ -14,7 +14,7 @@ from shortft_core.spec.rewards import AnyReward
 
 
 class Evaluation(Spec):
-    """Pictures on fixed prompts and seeds, base beside tuned, with a panel that is never optimised."""
+    """Pictures on fixed prompts and seeds, base beside tuned, judged by an unoptimised panel."""
 
     prompts: PromptSource | None = None
     """Held-out prompts; by default the evaluation split of the job's prompts."""

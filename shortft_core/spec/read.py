@@ -45,7 +45,9 @@ def _user_error(error: ValidationError) -> UserError:
         return UnknownNameError(field, first["input"], known)
     problem = first["msg"].removeprefix("Value error, ")
     more = f"; {len(others)} more mistakes follow" if others else ""
-    remedy = "Remove it or correct its spelling" if first["type"] == "extra_forbidden" else (
-        "See the fields of the job specification"
+    remedy = (
+        "Remove it or correct its spelling"
+        if first["type"] == "extra_forbidden"
+        else ("See the fields of the job specification")
     )
     return UserError(field, f"{problem}{more}", remedy)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from shortft_core.spec.common import Source, Spec
 
@@ -130,3 +130,14 @@ AnyReward = Annotated[
     | Combined,
     Field(discriminator="name"),
 ]
+
+_TERM: Final[TypeAdapter[AnyReward]] = TypeAdapter(AnyReward)
+
+
+def reward_term(name: str, source: Source | None = None) -> AnyReward:
+    """The term of a reward by its name, with its defaults; `source` where it has weights.
+
+    Raises pydantic's ValidationError for an unknown name or a source it cannot have.
+    """
+    given = {} if source is None else {"source": source}
+    return _TERM.validate_python({"name": name, **given})

@@ -1,0 +1,52 @@
+"""The only place of the core that reads the environment."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_cache_path
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shortft_core.errors import UserError
+
+_PREFIX = "SHORTFT_"
+_OFFLINE = (f"{_PREFIX}OFFLINE", "HF_HUB_OFFLINE")
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Settings(BaseSettings):
+    """What differs between machines and belongs to no job; `SHORTFT_` before each name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    cache_dir: Folder = Field(default_factory=lambda: user_cache_path("shortft"))
+    """Where downloads are kept."""
+    offline: bool = Field(default=False, validation_alias=AliasChoices(*_OFFLINE))
+    """Whether downloads are refused at once; without it HF_HUB_OFFLINE decides."""
+    model_dir: Folder | None = None
+    """The operator's own models: `path` of a job names folders below it."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto` takes the first accelerator, else the CPU."""
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once; raises UserError naming the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        # pydantic-settings reports the first alias, whichever of them was set.
+        variable = " or ".join(_OFFLINE) if name in _OFFLINE else f"{_PREFIX}{name.upper()}"
+        raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error

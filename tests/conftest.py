@@ -1,0 +1,23 @@
+"""What every test may rely on: no hub, one thread, and caches that belong to this run alone."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+
+import hypothesis
+
+_CACHE = tempfile.TemporaryDirectory(prefix="shortft-tests-")
+atexit.register(_CACHE.cleanup)
+
+# Before anything imports torch or the hub's client, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = _CACHE.name
+os.environ["SHORTFT_CACHE_DIR"] = _CACHE.name
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+# A shared machine makes single examples slow, and a run has to be repeatable.
+hypothesis.settings.register_profile("shortft", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("shortft")
