@@ -1,0 +1,149 @@
+"""The LoRA bank: k branches on the attention and feed-forward Linears of a frozen denoiser.
+
+Branch i is the increment of segment i; a stack is the set of branches active together. peft is the
+interchange format and not the mechanism here: switching its adapters inside one autograd graph
+silently loses gradients (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shortft_core.errors import ArtifactError
+
+TARGETS: Final = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "ff.net.0.proj",
+    "ff.net.2",
+)
+"""Attention and feed-forward Linears: 160 in SD 1.5, 47,874,048 parameters a branch at rank 128."""
+
+
+class BranchedLinear(nn.Module):
+    """A frozen Linear plus the sum of its active branches, W x + sum_i B_i A_i x (alpha = rank)."""
+
+    def __init__(self, base: nn.Linear, branches: int, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        self.active: tuple[int, ...] = ()
+        self.scale = 1.0
+        device = base.weight.device
+        self.down = nn.ParameterList(
+            torch.empty(rank, base.in_features, device=device) for _ in range(branches)
+        )
+        self.up = nn.ParameterList(
+            torch.zeros(base.out_features, rank, device=device) for _ in range(branches)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A stack is concatenated along the rank: any depth is one down and one up product."""
+        out: Tensor = self.base(x)
+        if not self.active:
+            return out
+        down = torch.cat([self.down[i - 1] for i in self.active]).to(x.dtype)
+        up = torch.cat([self.up[i - 1] for i in self.active], dim=1).to(x.dtype)
+        return out + self.scale * F.linear(F.linear(x, down), up)
+
+
+class AdapterBank:
+    """Branches 1..k over one denoiser, which is changed in place and stays frozen itself."""
+
+    def __init__(self, denoiser: nn.Module, *, branches: int, rank: int, seed: int = 0) -> None:
+        self.denoiser, self.branches, self.rank = denoiser, branches, rank
+        self.layers: dict[str, BranchedLinear] = {}
+        denoiser.requires_grad_(False)
+        targets = _targets(denoiser)
+        if not targets:
+            raise ArtifactError("the denoiser carries another bank: detach that one first")
+        for name, linear in targets:
+            layer = BranchedLinear(linear, branches, rank)
+            parent, _, child = name.rpartition(".")
+            denoiser.get_submodule(parent).register_module(child, layer)
+            self.layers[name] = layer
+        self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        """Kaiming-uniform down, zero up: a new branch changes nothing."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers.values():
+            bound = 1 / math.sqrt(layer.base.in_features)
+            for down in layer.down:
+                drawn = torch.empty(down.shape).uniform_(-bound, bound, generator=generator)
+                down.data.copy_(drawn)
+
+    def detach(self) -> None:
+        """Takes every wrapper off: the denoiser is the base model again, bit for bit."""
+        for name, layer in self.layers.items():
+            parent, _, child = name.rpartition(".")
+            self.denoiser.get_submodule(parent).register_module(child, layer.base)
+
+    @contextmanager
+    def stack(self, branches: Sequence[int]) -> Iterator[None]:
+        """These branches act inside the block, none outside it."""
+        self._activate(tuple(branches))
+        try:
+            yield
+        finally:
+            self._activate(())
+
+    def _activate(self, branches: tuple[int, ...]) -> None:
+        for layer in self.layers.values():
+            layer.active = branches
+
+    def set_scale(self, scale: float) -> None:
+        """Strength of all branches; 0 is the base model, 1 what was trained."""
+        for layer in self.layers.values():
+            layer.scale = scale
+
+    def parameters(self, branch: int) -> list[nn.Parameter]:
+        """Weights of one branch (numbered from 1), fp32."""
+        return [
+            w
+            for layer in self.layers.values()
+            for w in (layer.down[branch - 1], layer.up[branch - 1])
+        ]
+
+    def train_only(self, branches: Iterable[int]) -> None:
+        """Exactly these branches require gradients; the others are frozen."""
+        wanted = set(branches)
+        for branch in range(1, self.branches + 1):
+            for weight in self.parameters(branch):
+                weight.requires_grad_(branch in wanted)
+
+    def weights(self, branch: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Layer name -> (down [rank, in], up [out, rank]) of one branch, detached."""
+        return {
+            name: (layer.down[branch - 1].detach(), layer.up[branch - 1].detach())
+            for name, layer in self.layers.items()
+        }
+
+    @torch.no_grad()
+    def load_weights(self, branch: int, weights: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Fills one branch; ArtifactError if layers or shapes differ."""
+        if weights.keys() != self.layers.keys():
+            odd = sorted(weights.keys() ^ self.layers.keys())
+            raise ArtifactError(f"branch {branch} does not fit this denoiser, for example {odd[0]}")
+        for name, (down, up) in weights.items():
+            layer = self.layers[name]
+            if down.shape != layer.down[branch - 1].shape or up.shape != layer.up[branch - 1].shape:
+                raise ArtifactError(f"branch {branch} has another shape at {name}")
+            layer.down[branch - 1].copy_(down)
+            layer.up[branch - 1].copy_(up)
+
+
+def _targets(denoiser: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [
+        (name, module)
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(TARGETS)
+    ]

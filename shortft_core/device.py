@@ -1,0 +1,22 @@
+"""Which device and number format this machine computes in."""
+
+from __future__ import annotations
+
+import torch
+
+from shortft_core.settings import settings
+
+
+def choose_device() -> torch.device:
+    """The device of `SHORTFT_DEVICE`; `auto` takes CUDA, then Apple's GPU, then the CPU."""
+    wanted = settings().device
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Frozen weights in bf16 on CUDA; fp32 elsewhere, where small models gain nothing from bf16."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,0 +1,121 @@
+"""From prompts and seeds to images on the full chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from shortft_core.adapters import AdapterBank
+from shortft_core.denoise import denoise
+from shortft_core.models import DiffusionModel
+from shortft_core.schedule import Evaluation, base_plan
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """A model, optionally with an adapter, on its chain."""
+
+    model: DiffusionModel
+    plan: tuple[Evaluation, ...]
+    guidance_scale: float
+    bank: AdapterBank | None = None
+    batch_size: int = 4
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels; by default what the model was trained for."""
+
+    @torch.no_grad()
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] on the CPU; each depends on its prompt and seed alone."""
+        parts = [
+            self.model.decode(self._latents(chosen_prompts, chosen_seeds)).clamp(0, 1).cpu()
+            for chosen_prompts, chosen_seeds in zip(
+                _chunks(prompts, self.batch_size), _chunks(seeds, self.batch_size), strict=True
+            )
+        ]
+        return torch.cat(parts)
+
+    def _latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        return denoise(
+            self.plan,
+            prompts,
+            seeds,
+            model=self.model,
+            bank=self.bank,
+            guidance_scale=self.guidance_scale,
+            size=self.size,
+        )
+
+    def describe(self, prompt: str, seed: int) -> dict[str, str]:
+        """Provenance of one image: enough to make it again."""
+        return {
+            "prompt": prompt,
+            "seed": str(seed),
+            "steps": str(len(self.plan)),
+            "guidance_scale": str(self.guidance_scale),
+            "scheduler": "ddim-leading",
+            "model_sha256": self.model.fingerprint,
+        }
+
+
+def base_sampler(
+    model: DiffusionModel,
+    *,
+    steps: int = 50,
+    guidance_scale: float | None = None,
+    batch_size: int = 4,
+    size: tuple[int, int] | None = None,
+) -> Sampler:
+    """The untuned model on the full DDIM chain."""
+    return Sampler(
+        model=model,
+        plan=base_plan(steps, train_timesteps=model.train_timesteps, offset=model.steps_offset),
+        guidance_scale=model.guidance_scale if guidance_scale is None else guidance_scale,
+        batch_size=batch_size,
+        size=size,
+    )
+
+
+def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """8-bit pictures of images [B, 3, H, W] in [0, 1], rounded as diffusers does."""
+    pixels = (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    return [Image.fromarray(array) for array in pixels]
+
+
+def png_bytes(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
+    """A PNG that carries its provenance as text chunks."""
+    chunks = PngInfo()
+    for key, value in provenance.items():
+        chunks.add_itxt(key, value)
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def save_all(
+    sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], folder: Path
+) -> list[Path]:
+    """Generates one PNG per prompt and seed into the folder and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    pictures = to_pil(sampler.images(prompts, seeds))
+    for index, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
+        path = folder / f"{index:04d}-{seed}.png"
+        path.write_bytes(png_bytes(picture, sampler.describe(prompt, seed)))
+        paths.append(path)
+    return paths

@@ -1,0 +1,97 @@
+"""Text-to-image models behind one interface, one file per family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from shortft_core import catalog
+from shortft_core.errors import UserError, WeightsError
+from shortft_core.spec import Source
+from shortft_core.weights import locate
+
+
+class DiffusionModel(Protocol):
+    """A frozen base model: prompts to conditioning, latents to noise, latents to images.
+
+    Shapes: latents [B, C, h, w], conditioning [B, tokens, width], images [B, 3, H, W] in [0, 1].
+    """
+
+    denoiser: nn.Module
+    """Where adapters attach."""
+    alphas_cumprod: Tensor
+    """Signal level of each training timestep, float64 [train_timesteps]."""
+    train_timesteps: int
+    steps_offset: int
+    guidance_scale: float
+    """Default classifier-free guidance."""
+    image_size: int
+    """Pixels per side the model was trained for."""
+    pixels_per_latent: int
+    device: torch.device
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the denoiser's weights: what an adapter belongs to."""
+        ...
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Conditioning of the prompts, without gradient, cached per prompt."""
+        ...
+
+    def predict_noise(
+        self, latents: Tensor, timestep: int, conditioning: Tensor, guidance_scale: float
+    ) -> Tensor:
+        """Noise with classifier-free guidance; one conditional call where the scale is 1."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of the latents, nominally in [0, 1] and not clamped; differentiable."""
+        ...
+
+
+def load(
+    source: Source, *, device: torch.device, dtype: torch.dtype, field: str = "base_model"
+) -> DiffusionModel:
+    """Loads a base model by catalog name, hub id or folder; the folder names its family.
+
+    Raises UnknownNameError, MissingWeightsError, WeightsError.
+    """
+    guidance_scale = None
+    if source.name is not None:
+        entry = catalog.find(catalog.BASE_MODELS, source.name, f"{field}.name")
+        folder, guidance_scale = locate(entry.weights, field=field), entry.guidance_scale
+    elif source.id is not None:
+        weights = catalog.Weights(hub_id=source.id, licence="stated by its owner")
+        folder = locate(weights, field=field, revision=source.revision)
+    else:
+        folder = Path(source.path or "")
+    factory = catalog.load(catalog.MODEL_FAMILIES[_family(folder, field)])
+    model: DiffusionModel = factory(folder, device=device, dtype=dtype, field=field)
+    if guidance_scale is not None:
+        model.guidance_scale = guidance_scale
+    return model
+
+
+def _family(folder: Path, field: str) -> str:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise WeightsError(
+            field,
+            f"{folder} is not a diffusers pipeline: model_index.json is missing",
+            "Give the folder that holds model_index.json, unet/, vae/, text_encoder/, tokenizer/",
+        )
+    family = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    if family not in catalog.MODEL_FAMILIES:
+        known = ", ".join(catalog.MODEL_FAMILIES)
+        raise UserError(field, f"{folder} is a {family}", f"Use a model of the family {known}")
+    return str(family)

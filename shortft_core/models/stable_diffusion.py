@@ -1,0 +1,183 @@
+"""The Stable Diffusion 1.x family in the diffusers folder layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from shortft_core.errors import MissingWeightsError, UserError, WeightsError
+
+DEFAULT_GUIDANCE_SCALE: Final = 7.5
+_PARTS: Final = ("unet", "vae", "text_encoder")
+
+
+class StableDiffusion:
+    """A frozen SD 1.x model; the interface is `models.DiffusionModel`."""
+
+    def __init__(
+        self,
+        *,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        scheduler: DDIMScheduler,
+        device: torch.device,
+        folder: Path | None = None,
+    ) -> None:
+        self.denoiser: nn.Module = unet
+        self.vae, self.text_encoder, self.tokenizer = vae, text_encoder, tokenizer
+        for module in (unet, vae, text_encoder):
+            module.requires_grad_(False).eval().to(device)
+        self.device = device
+        self.alphas_cumprod = _alphas_cumprod(scheduler.config).to(device)
+        self.train_timesteps: int = scheduler.config.num_train_timesteps
+        self.steps_offset: int = scheduler.config.steps_offset
+        self.guidance_scale = DEFAULT_GUIDANCE_SCALE
+        self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.image_size: int = unet.config.sample_size * self.pixels_per_latent
+        self._folder = folder
+        self._conditioning: dict[str, Tensor] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the UNet: of its files in name order, or of its tensors if it has none."""
+        digest = hashlib.sha256()
+        if self._folder is None:
+            for name, tensor in self.denoiser.state_dict().items():
+                digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+            return digest.hexdigest()
+        for path in sorted((self._folder / "unet").glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
+        factor = self.pixels_per_latent
+        for field, pixels in (("height", height), ("width", width)):
+            if pixels <= 0 or pixels % factor:
+                near = max(factor, round(pixels / factor) * factor)
+                raise UserError(
+                    field, f"{pixels} is not a multiple of {factor}", f"Use {near}, for example"
+                )
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Last hidden states [B, tokens, width], cached per prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditioning]
+        if new:
+            ids = self.tokenizer(
+                new, padding="max_length", truncation=True, return_tensors="pt"
+            ).input_ids
+            states = self.text_encoder(ids.to(self.device))[0]
+            self._conditioning.update(zip(new, states, strict=True))
+        return torch.stack([self._conditioning[prompt] for prompt in prompts])
+
+    def predict_noise(
+        self, latents: Tensor, timestep: int, conditioning: Tensor, guidance_scale: float
+    ) -> Tensor:
+        """Ho and Salimans' guidance eps_u + g (eps_c - eps_u) as one doubled batch."""
+        if guidance_scale == 1.0:
+            return self._call(latents, timestep, conditioning)
+        empty = self.encode_prompts([""]).expand_as(conditioning)
+        both = self._call(torch.cat([latents, latents]), timestep, torch.cat([empty, conditioning]))
+        unconditional, conditional = both.chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def _call(self, latents: Tensor, timestep: int, conditioning: Tensor) -> Tensor:
+        at = torch.full((len(latents),), timestep, device=self.device)
+        dtype = next(self.denoiser.parameters()).dtype
+        predicted: Tensor = self.denoiser(latents.to(dtype), at, conditioning.to(dtype)).sample
+        return predicted.to(latents.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of the latents, nominally in [0, 1] and not clamped; differentiable."""
+        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        images: Tensor = self.vae.decode(scaled).sample
+        return images.to(latents.dtype) / 2 + 0.5
+
+
+def load(folder: Path, *, device: torch.device, dtype: torch.dtype, field: str) -> StableDiffusion:
+    """Reads a pipeline folder; the VAE stays in fp32, because rewards look at its pixels.
+
+    Raises MissingWeightsError for an absent part, WeightsError for keys or values that are wrong.
+    """
+    for name in (*_PARTS, "tokenizer", "scheduler"):
+        if not (folder / name).is_dir():
+            raise MissingWeightsError(
+                field, f"{folder} has no folder {name}", "Fetch or save the whole pipeline again"
+            )
+    return StableDiffusion(
+        unet=_part(UNet2DConditionModel, folder / "unet", dtype, field),
+        vae=_part(AutoencoderKL, folder / "vae", torch.float32, field),
+        text_encoder=_part(CLIPTextModel, folder / "text_encoder", dtype, field),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        scheduler=_scheduler(folder / "scheduler", field),
+        device=device,
+        folder=folder,
+    )
+
+
+def _part(kind: Any, folder: Path, dtype: torch.dtype, field: str) -> Any:
+    """One sub-model, refused unless its file holds exactly its keys, all finite."""
+    precision = {"dtype" if kind is CLIPTextModel else "torch_dtype": dtype}
+    try:
+        module, info = kind.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **precision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            field, f"{folder} cannot be read ({error})", "Fetch or save the model again"
+        ) from error
+    # Some exported SD 1.x text encoders carry this buffer; it holds no weights.
+    extra = {k for k in info["unexpected_keys"] if not k.endswith("position_ids")}
+    faults = {"missing": set(info["missing_keys"]), "unexpected": extra}
+    faults["misshapen"] = {str(entry) for entry in info["mismatched_keys"]}
+    for fault, keys in faults.items():
+        if keys:
+            raise WeightsError(
+                field,
+                f"{folder} has {len(keys)} {fault} keys, for example {min(map(str, keys))}",
+                "Use the checkpoint that belongs to this config.json",
+            )
+    broken = [n for n, p in module.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise WeightsError(
+            field, f"{folder} holds NaN or infinite values in {broken[0]}", "Fetch the model again"
+        )
+    return module
+
+
+def _scheduler(folder: Path, field: str) -> DDIMScheduler:
+    config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction != "epsilon":
+        raise UserError(
+            field, f"{folder.parent} predicts {prediction}", "Use a model that predicts epsilon"
+        )
+    return DDIMScheduler.from_config(config, timestep_spacing="leading", clip_sample=False)
+
+
+def _alphas_cumprod(config: Any) -> Tensor:
+    """Cumulative products of 1 - beta in float64; diffusers' own are float32."""
+    start, end, count = config.beta_start, config.beta_end, config.num_train_timesteps
+    if config.beta_schedule == "scaled_linear":
+        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
+    elif config.beta_schedule == "linear":
+        betas = torch.linspace(start, end, count, dtype=torch.float64)
+    else:
+        raise UserError(
+            "base_model", f"beta schedule {config.beta_schedule!r}", "Use an SD 1.x model"
+        )
+    return torch.cumprod(1 - betas, dim=0)

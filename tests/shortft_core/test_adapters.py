@@ -1,0 +1,146 @@
+"""The LoRA bank: what it wraps, what acts, what trains, and that it leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from shortft_core.adapters import AdapterBank, BranchedLinear
+from shortft_core.errors import ArtifactError
+from shortft_core.models.stable_diffusion import StableDiffusion
+
+LoadTiny = Callable[..., StableDiffusion]
+
+
+def call(model: StableDiffusion) -> Tensor:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    return model.predict_noise(latents, 501, model.encode_prompts(["a red circle", "a"]), 1.0)
+
+
+def randomize(bank: AdapterBank, *branches: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for branch in branches:
+        for weight in bank.parameters(branch):
+            weight.data.normal_(0, 0.3, generator=generator)
+
+
+def test_sd15_at_rank_128_has_the_papers_size() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
+        layers = [
+            BranchedLinear(module, 1, 128)
+            for name, module in unet.named_modules()
+            if isinstance(module, nn.Linear)
+            and name.endswith(("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"))
+        ]
+    trained = sum(p.numel() for layer in layers for p in (*layer.down, *layer.up))
+    assert (len(layers), trained) == (160, 47_874_048)
+
+
+def test_a_new_bank_changes_nothing(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    before = call(model)
+    bank = AdapterBank(model.denoiser, branches=2, rank=4)
+    with bank.stack((1, 2)):
+        assert torch.equal(call(model), before)
+
+
+def test_a_stack_is_the_sum_of_its_branches(load_tiny: LoadTiny) -> None:
+    model = load_tiny(double=True)
+    bank = AdapterBank(model.denoiser, branches=3, rank=2)
+    randomize(bank, 1, 2, 3)
+    layer = next(iter(bank.layers.values()))
+    x = torch.randn(5, layer.base.in_features, dtype=torch.float64)
+    with bank.stack((1, 3)):
+        stacked = layer(x)
+    expected = layer.base(x)
+    for index in (0, 2):
+        expected = expected + x @ layer.down[index].double().T @ layer.up[index].double().T
+    torch.testing.assert_close(stacked, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_acts_outside_the_block_even_after_an_error(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    before = call(model)
+    bank = AdapterBank(model.denoiser, branches=1, rank=4)
+    randomize(bank, 1)
+    with bank.stack((1,)):
+        assert not torch.equal(call(model), before)
+    with pytest.raises(IndexError), bank.stack((7,)):
+        call(model)
+    assert torch.equal(call(model), before)
+
+
+def test_scale_zero_is_the_base_model(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    before = call(model)
+    bank = AdapterBank(model.denoiser, branches=1, rank=4)
+    randomize(bank, 1)
+    bank.set_scale(0.0)
+    with bank.stack((1,)):
+        torch.testing.assert_close(call(model), before, rtol=0, atol=0)
+
+
+def test_gradients_reach_exactly_the_trained_branches(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    bank = AdapterBank(model.denoiser, branches=3, rank=2)
+    randomize(bank, 1, 2, 3)
+    bank.train_only((2,))
+    with bank.stack((1, 2)):
+        call(model).square().mean().backward()
+    norms = {
+        branch: [p.grad is not None and p.grad.norm().item() > 0 for p in bank.parameters(branch)]
+        for branch in (1, 2, 3)
+    }
+    assert all(norms[2])
+    assert not any(norms[1] + norms[3])
+    assert all(p.grad is None for p in model.denoiser.parameters() if not p.requires_grad)
+
+
+def test_branches_switched_inside_one_graph_keep_their_gradients(load_tiny: LoadTiny) -> None:
+    """The peft trap: switching adapters between calls must not drop anybody's gradient."""
+    model = load_tiny()
+    bank = AdapterBank(model.denoiser, branches=2, rank=2)
+    randomize(bank, 1, 2)
+    bank.train_only((1, 2))
+    with bank.stack((1,)):
+        first = call(model).square().mean()
+    with bank.stack((2,)):
+        second = call(model).square().mean()
+    (first + second).backward()
+    for branch in (1, 2):
+        assert all(p.grad is not None and p.grad.norm() > 0 for p in bank.parameters(branch))
+
+
+def test_branch_weights_stay_fp32_beside_a_half_precision_base(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    model.denoiser.bfloat16()
+    bank = AdapterBank(model.denoiser, branches=1, rank=2)
+    assert {p.dtype for p in bank.parameters(1)} == {torch.float32}
+    with bank.stack((1,)):
+        assert call(model).dtype == torch.float32
+
+
+def test_detaching_restores_the_denoiser_bit_for_bit(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    names = [name for name, _ in model.denoiser.named_parameters()]
+    before = call(model)
+    bank = AdapterBank(model.denoiser, branches=1, rank=2)
+    with pytest.raises(ArtifactError, match="another bank"):
+        AdapterBank(model.denoiser, branches=1, rank=2)
+    bank.detach()
+    assert [name for name, _ in model.denoiser.named_parameters()] == names
+    assert torch.equal(call(model), before)
+
+
+def test_weights_of_another_shape_are_refused(load_tiny: LoadTiny) -> None:
+    bank = AdapterBank(load_tiny().denoiser, branches=1, rank=2)
+    other = AdapterBank(load_tiny().denoiser, branches=1, rank=4)
+    with pytest.raises(ArtifactError, match="another shape"):
+        bank.load_weights(1, other.weights(1))
+    with pytest.raises(ArtifactError, match="does not fit"):
+        bank.load_weights(1, {"elsewhere": (torch.zeros(2, 2), torch.zeros(2, 2))})

@@ -1,0 +1,111 @@
+"""The DDIM step against diffusers' and against the coefficients of SD 1.5's grid."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from shortft_core.sampling import ddim_step, initial_latents, run_chain
+from shortft_core.schedule import CLEAN, Evaluation, base_plan, ddim_grid
+
+SCHEDULER = DDIMScheduler(
+    beta_schedule="scaled_linear",
+    beta_start=0.00085,
+    beta_end=0.012,
+    steps_offset=1,
+    set_alpha_to_one=False,
+    clip_sample=False,
+)
+ALPHAS = torch.cumprod(
+    1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0
+)
+
+
+def coefficients(timestep: int, next_timestep: int) -> tuple[float, float]:
+    """(a, b) of x_s = a x_t + b eps, read off the step itself."""
+    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    a = ddim_step(one, zero, timestep, next_timestep, ALPHAS).item()
+    b = ddim_step(zero, one, timestep, next_timestep, ALPHAS).item()
+    return a, b
+
+
+@pytest.mark.parametrize("steps", [1, 4, 25, 50, 100])
+def test_equals_the_scheduler_of_diffusers_on_the_grid(steps: int) -> None:
+    SCHEDULER.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(0)
+    for evaluation in base_plan(steps):
+        latents = torch.randn(2, 4, 3, 3, generator=generator)
+        noise = torch.randn(2, 4, 3, 3, generator=generator)
+        ours = ddim_step(
+            latents,
+            noise,
+            evaluation.timestep,
+            evaluation.next_timestep,
+            SCHEDULER.alphas_cumprod,
+        )
+        theirs = SCHEDULER.step(noise, evaluation.timestep, latents).prev_sample
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("timestep", "next_timestep", "a", "b"),
+    [
+        (981, 961, 1.12285, -0.12325),
+        (741, 501, 2.13455, -1.21766),
+        (481, 261, 1.47274, -0.64336),
+        (241, 1, 1.20414, -0.63078),
+        (1, CLEAN, 1.00043, -0.01214),
+    ],
+)
+def test_coefficients_of_the_sd15_grid(
+    timestep: int, next_timestep: int, a: float, b: float
+) -> None:
+    assert coefficients(timestep, next_timestep) == pytest.approx((a, b), abs=5.1e-6)
+
+
+def test_the_chain_scales_latents_by_the_known_product() -> None:
+    product = math.prod(coefficients(e.timestep, e.next_timestep)[0] for e in base_plan(50))
+    assert product == pytest.approx(13.152870585996826, rel=1e-12)
+    assert product == pytest.approx((ALPHAS[0] / ALPHAS[981]).sqrt().item(), rel=1e-12)
+
+
+def test_half_precision_latents_are_stepped_in_fp32() -> None:
+    half = torch.ones(1, dtype=torch.bfloat16)
+    assert ddim_step(half, half, 981, 961, ALPHAS).dtype == torch.float32
+
+
+def test_only_asked_evaluations_carry_gradient() -> None:
+    weight = torch.tensor(0.5, requires_grad=True)
+    seen: list[tuple[int, bool]] = []
+
+    def predict(latents: Tensor, evaluation: Evaluation) -> Tensor:
+        seen.append((evaluation.timestep, torch.is_grad_enabled()))
+        return latents * weight
+
+    plan = [Evaluation(741, 501), Evaluation(501, 261, with_gradient=True)]
+    start = torch.ones(1, 1, 1, 1)
+    run_chain(plan, start, predict, ALPHAS).sum().backward()
+    assert seen == [(741, False), (501, True)]
+    latents = ddim_step(start, start * 0.5, 741, 501, ALPHAS)
+    _, b = coefficients(501, 261)
+    assert weight.grad is not None
+    assert weight.grad.item() == pytest.approx(b * latents.item(), rel=1e-5)
+
+
+def test_no_grad_around_a_chain_wins_over_the_plan() -> None:
+    weight = torch.tensor(0.5, requires_grad=True)
+    plan = [Evaluation(741, 501, with_gradient=True)]
+    with torch.no_grad():
+        latents = run_chain(plan, torch.ones(1, 1, 1, 1), lambda x, _: x * weight, ALPHAS)
+    assert not latents.requires_grad
+
+
+def test_initial_latents_depend_on_the_seed_alone() -> None:
+    together = initial_latents([7, 8, 9], (4, 2, 2))
+    torch.testing.assert_close(together[1:2], initial_latents([8], (4, 2, 2)), rtol=0, atol=0)
+    assert together.std().item() == pytest.approx(1.0, abs=0.35)
+    assert ddim_grid(50)[0] == 981
