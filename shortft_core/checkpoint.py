@@ -1,0 +1,139 @@
+"""Atomic checkpoints: tensors first, manifest last; only what it vouches for is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from shortft_core.artifacts import ArtifactStore
+from shortft_core.errors import ArtifactError
+from shortft_core.events import CheckpointSaved
+from shortft_core.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+class Manifest(Spec):
+    """What a checkpoint is, and the hash that proves it whole."""
+
+    update: int
+    """Updates done."""
+    updates: int | None
+    """Length of the run; None while `method.seconds` is not yet turned into updates."""
+    seconds: float
+    """Training time so far."""
+    spec_sha256: str
+    state_sha256: str = ""
+    halted: bool = False
+    """Whether the guard ended the run."""
+    best_target: float | None = None
+    best_update: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    They hold no generator state, because every draw follows from (seed, update, index).
+    """
+
+    store: ArtifactStore
+    spec_sha256: str
+    keep: int = 2
+
+    def save(
+        self,
+        manifest: Manifest,
+        parameters: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+    ) -> CheckpointSaved:
+        """Writes weights and optimizer state, then the manifest, then forgets older ones."""
+        state, key = save(_tensors(parameters, optimizer)), _state_key(manifest.update)
+        digest = self.store.write(key, state)
+        sealed = manifest.model_copy(update={"state_sha256": digest})
+        self.store.write(_manifest_key(manifest.update), sealed.model_dump_json().encode())
+        for update in self._updates()[: -self.keep]:
+            self.store.delete(_manifest_key(update))
+            self.store.delete(_state_key(update))
+        return CheckpointSaved(
+            update=manifest.update, key=key, sha256=digest, size_bytes=len(state)
+        )
+
+    def resume(
+        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> Manifest | None:
+        """Loads the newest whole checkpoint; None for a fresh run.
+
+        Raises ArtifactError if the run belongs to another specification.
+        """
+        for update in reversed(self._updates()):
+            manifest = self._manifest(update)
+            if manifest is None:
+                continue
+            if manifest.spec_sha256 != self.spec_sha256:
+                raise ArtifactError("this run folder belongs to another specification")
+            state = self.store.read(_state_key(update))
+            if hashlib.sha256(state).hexdigest() != manifest.state_sha256:
+                log.warning("checkpoint %d is torn; trying an older one", update)
+                continue
+            _restore(load(state), parameters, optimizer)
+            return manifest
+        return None
+
+    def _updates(self) -> list[int]:
+        """Updates that have a state and a manifest, oldest first."""
+        keys = set(self.store.list("checkpoints/"))
+        updates = [int(key.split("/")[1]) for key in keys if key.endswith("/manifest.json")]
+        return sorted(update for update in updates if _state_key(update) in keys)
+
+    def _manifest(self, update: int) -> Manifest | None:
+        try:
+            return Manifest.model_validate_json(self.store.read(_manifest_key(update)))
+        except ValidationError:
+            log.warning("manifest of checkpoint %d is torn; trying an older one", update)
+            return None
+
+
+def _state_key(update: int) -> str:
+    return f"checkpoints/{update:06d}/state.safetensors"
+
+
+def _manifest_key(update: int) -> str:
+    return f"checkpoints/{update:06d}/manifest.json"
+
+
+def _tensors(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    tensors = {}
+    for index, parameter in enumerate(parameters):
+        tensors[f"{index}.weight"] = parameter.detach().contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{index}.{key}"] = value.contiguous()
+    return tensors
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    with torch.no_grad():
+        for index, parameter in enumerate(parameters):
+            parameter.copy_(tensors[f"{index}.weight"])
+            state = {
+                key: tensors[f"{index}.{key}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{index}.{key}" in tensors
+            }
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device)
+                for key, value in state.items()
+            }

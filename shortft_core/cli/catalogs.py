@@ -1,0 +1,97 @@
+"""`shortft models|rewards|methods|prompts`: what a specification may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shortft_core import catalog
+
+models = typer.Typer(help="Base models.", no_args_is_help=True)
+rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
+methods = typer.Typer(help="Tuning methods.", no_args_is_help=True)
+prompts = typer.Typer(help="Prompt sets.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_models() -> None:
+    """Lists the base models of the catalog."""
+    _show(
+        ("name", "licence", "where", "summary"),
+        (
+            (name, entry.weights.licence, _where(entry.weights), entry.summary)
+            for name, entry in catalog.BASE_MODELS.items()
+        ),
+    )
+
+
+@models.command("fetch")
+def fetch_models(
+    names: Annotated[list[str], typer.Argument(help="Base models or rewards of the catalog.")],
+) -> None:
+    """Downloads the weights of base models or rewards, so that jobs run offline."""
+    from shortft_core.weights import locate
+
+    console = Console()
+    for name in names:
+        for weights in _weights_of(name):
+            folder = locate(weights, field=name)
+            console.print(f"{name}: {folder}", soft_wrap=True, highlight=False)
+
+
+@rewards.command("list")
+def list_rewards() -> None:
+    """Lists the rewards of the catalog."""
+    _show(
+        ("name", "weights", "summary"),
+        (
+            (name, ", ".join(entry.weights) or "none needed", entry.summary)
+            for name, entry in catalog.REWARDS.items()
+        ),
+    )
+
+
+@methods.command("list")
+def list_methods() -> None:
+    """Lists the tuning methods of the catalog."""
+    rows = ((name, entry.summary) for name, entry in catalog.METHODS.items())
+    _show(("name", "summary"), rows)
+
+
+@prompts.command("list")
+def list_prompts() -> None:
+    """Lists the prompt sets of the catalog."""
+    _show(
+        ("name", "licence", "summary"),
+        ((name, entry.licence, entry.summary) for name, entry in catalog.PROMPT_SETS.items()),
+    )
+
+
+def _weights_of(name: str) -> Iterable[catalog.Weights]:
+    if name in catalog.BASE_MODELS:
+        return [catalog.BASE_MODELS[name].weights]
+    known = {**catalog.BASE_MODELS, **catalog.REWARDS}
+    catalog.find(known, name, "name")
+    entry = catalog.REWARDS[name]
+    rewards_of = [catalog.REWARDS[part] for part in entry.preset] or [entry]
+    return [
+        part
+        for reward in rewards_of
+        for parts in reward.weights.values()
+        for part in parts.values()
+    ]
+
+
+def _where(weights: catalog.Weights) -> str:
+    return "bundled" if weights.bundled else weights.hub_id or weights.url or ""
+
+
+def _show(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

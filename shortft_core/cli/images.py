@@ -1,0 +1,118 @@
+"""`shortft generate` and `shortft score`."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shortft_core import catalog
+from shortft_core.errors import UserError
+from shortft_core.spec import Source
+from shortft_core.spec.rewards import reward_term
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from shortft_core.generate import Sampler
+
+
+def source(text: str, known: Container[str]) -> Source:
+    """A source on the command line: a known name, an existing path, or `owner/name[@revision]`."""
+    if text in known:
+        return Source(name=text)
+    if Path(text).exists():
+        return Source(path=text)
+    if "/" in text:
+        hub_id, _, revision = text.partition("@")
+        return Source(id=hub_id, revision=revision or None)
+    return Source(name=text)
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="What the pictures show.")],
+    model: Annotated[str, typer.Option(help="Catalog name, hub id, or folder.")] = "shapes",
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter.")] = None,
+    adapter_scale: Annotated[float, typer.Option(help="0 is the base model, 1 the tuned.")] = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("images"),
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; the next adds one.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Chain length without adapter.")] = 50,
+    guidance_scale: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 4,
+) -> None:
+    """Makes pictures with a base model, or with an adapter on the chain it was trained for."""
+    from dataclasses import replace
+
+    from shortft_core.device import choose_device, choose_dtype
+    from shortft_core.export import load_adapter
+    from shortft_core.generate import base_sampler, save_all
+    from shortft_core.models import load
+
+    device = choose_device()
+    base = load(
+        source(model, catalog.BASE_MODELS), device=device, dtype=choose_dtype(device), field="model"
+    )
+    sampler: Sampler
+    if adapter is None:
+        sampler = base_sampler(base, steps=steps, guidance_scale=guidance_scale)
+    else:
+        sampler = load_adapter(adapter, base, scale=adapter_scale)
+        if guidance_scale is not None:
+            sampler = replace(sampler, guidance_scale=guidance_scale)
+    size = (height or base.image_size, width or base.image_size)
+    base.latent_shape(*size)
+    sampler = replace(sampler, batch_size=batch_size, size=size)
+    wanted = [prompt for prompt in prompts for _ in range(count)]
+    seeds = [seed + number for _ in prompts for number in range(count)]
+    for path in save_all(sampler, wanted, seeds, out):
+        Console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def score(
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    prompt: Annotated[str, typer.Option(help="What they should show.")],
+    reward: Annotated[list[str], typer.Option(help="Rewards of the catalog.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Catalog name, hub id or path; default: the official.")
+    ] = None,
+) -> None:
+    """Scores pictures under a prompt, with exact preprocessing, in raw units."""
+    import torch
+
+    from shortft_core.device import choose_device
+    from shortft_core.rewards import build
+
+    for name in reward:
+        catalog.find(catalog.REWARDS, name, "reward")
+    choices = {choice for name in reward for choice in catalog.source_names(name)}
+    given = source(weights, choices) if weights else None
+    terms = [reward_term(name, given if catalog.source_names(name) else None) for name in reward]
+    composite = build(terms, device=choose_device(), dtype=torch.float32, field="reward")
+    table = Table("picture", *reward)
+    for path in pictures:
+        found = composite.terms(_read_picture(path), [prompt], exact=True)
+        table.add_row(str(path), *(f"{found[name].item():.4f}" for name in reward))
+    Console().print(table)
+
+
+def _read_picture(path: Path) -> Tensor:
+    """One image [1, 3, H, W] in [0, 1]; UserError for anything but a readable picture."""
+    import numpy as np
+    import torch
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(
+            "pictures", f"{path} cannot be read ({error})", "Give a PNG or JPEG"
+        ) from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255

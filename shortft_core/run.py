@@ -1,0 +1,162 @@
+"""One job from its specification to its adapter, in a folder that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from shortft_core import catalog, methods, models, prompts, rewards
+from shortft_core.artifacts import LocalStore
+from shortft_core.checkpoint import Checkpoints, Manifest
+from shortft_core.denoise import derive_seed
+from shortft_core.device import choose_device, choose_dtype
+from shortft_core.errors import UserError
+from shortft_core.evaluate import Evaluator, Panel
+from shortft_core.events import EventSink, PhaseStarted, fan_out, jsonl_sink
+from shortft_core.export import Origin, save_adapter
+from shortft_core.generate import Sampler
+from shortft_core.methods import Method
+from shortft_core.models import DiffusionModel
+from shortft_core.rewards import Composite, Reward
+from shortft_core.spec import JobSpec, Source
+from shortft_core.spec.rewards import reward_term
+from shortft_core.trainer import StopSignal, Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run keeps everything: specification, events, checkpoints, samples, adapters."""
+
+    path: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The tuned branches as they are at the end."""
+        return self.path / "adapter"
+
+    @property
+    def best(self) -> Path:
+        """The branches with the highest target whose held-out judges have not fallen."""
+        return self.path / "best"
+
+    @property
+    def events(self) -> Path:
+        """One JSON envelope per line."""
+        return self.path / "events.jsonl"
+
+    def claim(self, spec: JobSpec) -> None:
+        """Stores the specification, or makes sure that the folder already belongs to it."""
+        stored = self.path / "spec.json"
+        if not stored.exists():
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            stored.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        elif JobSpec.model_validate_json(stored.read_text(encoding="utf-8")) != spec:
+            raise UserError(
+                "run folder",
+                f"{self.path} holds a run of another specification",
+                "Name another folder, or run the specification stored there",
+            )
+
+
+def run_job(
+    spec: JobSpec,
+    folder: RunFolder,
+    *,
+    emit: EventSink,
+    should_stop: StopSignal = lambda: False,
+) -> Manifest:
+    """Trains or resumes the job, and writes `adapter/` and `best/`. Returns the final state.
+
+    Raises UserError for what the specification asks in vain, DivergedError for broken numbers.
+    """
+    spec = catalog.resolve(spec)
+    folder.claim(spec)
+    emit = fan_out(jsonl_sink(folder.events), emit)
+    emit(PhaseStarted(phase="preparing"))
+    device = choose_device()
+    dtype = choose_dtype(device)
+    model = models.load(spec.base_model, device=device, dtype=dtype)
+    reward = rewards.build(spec.rewards, device=device, dtype=dtype)
+    method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
+    publish = partial(_publish, spec=spec, method=method, model=model)
+    store = LocalStore(folder.path)
+    trainer = Trainer(
+        spec=spec,
+        method=method,
+        prompts=prompts.load(spec.prompts, field="prompts").prompts,
+        evaluator=Evaluator(
+            panel=_panel(spec, reward, device, dtype),
+            tuned=_sampler(spec, method, model),
+            guard=spec.guard,
+            store=store,
+            emit=emit,
+            on_best=partial(publish, folder.best),
+        ),
+        checkpoints=Checkpoints(store, spec.sha256()),
+        emit=emit,
+        should_stop=should_stop,
+    )
+    state = trainer.run()
+    publish(folder.adapter)
+    return state
+
+
+def held_out_judges(
+    names: Sequence[str], base_model: Source, *, device: torch.device, dtype: torch.dtype
+) -> dict[str, Reward]:
+    """The judges of `evaluation.held_out`, with the weights that belong to the base model."""
+    judges: dict[str, Reward] = {}
+    for index, name in enumerate(names):
+        if name == catalog.ORACLE:
+            judges[name] = catalog.load(catalog.ORACLE_TARGET)(device=device, dtype=dtype)
+            continue
+        field = f"evaluation.held_out.{index}"
+        term = catalog.resolve_reward(reward_term(name), base_model, field)
+        judges[name] = rewards.build([term], device=device, dtype=dtype, field=field)
+    return judges
+
+
+def _panel(spec: JobSpec, reward: Composite, device: torch.device, dtype: torch.dtype) -> Panel:
+    """The first `count` held-out prompts, each with `seeds` seeds of its own."""
+    wanted = spec.evaluation
+    assert wanted.prompts is not None  # noqa: S101 - resolve() filled it
+    chosen = prompts.load(wanted.prompts, field="evaluation.prompts").prompts[: wanted.count]
+    pairs = [(prompt, number) for prompt in chosen for number in range(wanted.seeds)]
+    return Panel(
+        prompts=tuple(prompt for prompt, _ in pairs),
+        seeds=tuple(derive_seed(spec.seed, "panel", prompt, number) for prompt, number in pairs),
+        reward=reward,
+        held_out=held_out_judges(wanted.held_out, spec.base_model, device=device, dtype=dtype),
+    )
+
+
+def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
+    assert spec.method.guidance_scale is not None  # noqa: S101 - resolve() filled it
+    return Sampler(
+        model=model,
+        plan=method.inference_plan,
+        guidance_scale=spec.method.guidance_scale,
+        bank=method.bank,
+        batch_size=spec.method.batch_size,
+    )
+
+
+def _publish(folder: Path, *, spec: JobSpec, method: Method, model: DiffusionModel) -> None:
+    assert spec.method.guidance_scale is not None  # noqa: S101 - resolve() filled it
+    save_adapter(
+        folder,
+        method.bank,
+        method.inference_plan,
+        Origin(
+            base_model=spec.base_model,
+            base_sha256=model.fingerprint,
+            method=spec.method.type,
+            guidance_scale=spec.method.guidance_scale,
+            rewards=tuple(reward.name for reward in spec.rewards),
+            spec_sha256=spec.sha256(),
+        ),
+    )

@@ -1,0 +1,204 @@
+"""The training loop: step, report, evaluate, save, stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import nn
+
+from shortft_core.checkpoint import Checkpoints, Manifest
+from shortft_core.denoise import derive_seed
+from shortft_core.errors import DivergedError
+from shortft_core.evaluate import Evaluator
+from shortft_core.events import AlertRaised, EventSink, RunFinished, RunStarted, StepMetrics
+from shortft_core.methods import Batch, Method, Outcome
+from shortft_core.schedule import counts
+from shortft_core.spec import JobSpec
+
+CALIBRATION_UPDATES: Final = 3
+"""Updates that turn `method.seconds` into a number of updates, once."""
+
+StopSignal = Callable[[], bool]
+"""True when the run shall stop after the current update."""
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """One run of one job; everything random follows from (seed, update, index)."""
+
+    spec: JobSpec
+    method: Method
+    prompts: Sequence[str]
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    emit: EventSink
+    should_stop: StopSignal = lambda: False
+    state: Manifest = field(init=False)
+    optimizer: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        options = self.spec.method
+        self.optimizer = torch.optim.AdamW(
+            self._parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        fresh = Manifest(
+            update=0, updates=options.updates, seconds=0.0, spec_sha256=self.spec.sha256()
+        )
+        self.state = self.checkpoints.resume(self._parameters(), self.optimizer) or fresh
+
+    def run(self) -> Manifest:
+        """The whole loop. Returns the state it ended in.
+
+        Raises DivergedError before the optimizer moves on a loss or gradient that is not finite.
+        """
+        first = self.state.update
+        self.emit(self._started())
+        while not self._done() and not self._interrupted():
+            started = time.monotonic()
+            outcomes, norms = self._update()
+            self._advance(time.monotonic() - started)
+            self.emit(self._metrics(outcomes, norms, time.monotonic() - started))
+            if self._due(self.spec.evaluation.every_updates) or self._done():
+                self._evaluate()
+            if self._due(self.spec.method.checkpoint_every) or self._done():
+                self._save()
+        if self.state.update != first and not self._done():
+            self._save()
+        self.emit(self._finished())
+        return self.state
+
+    def _update(self) -> tuple[list[Outcome], dict[int, float]]:
+        """Accumulated gradients, clipped per branch, one step of AdamW."""
+        self.optimizer.zero_grad(set_to_none=True)
+        outcomes = []
+        for part in range(self.spec.method.accumulation):
+            outcome = self.method.loss(self._batch(part))
+            self._require_finite("loss", outcome.loss.item())
+            (outcome.loss / self.spec.method.accumulation).backward()
+            outcomes.append(outcome)
+        norms = {branch: self._clip(branch) for branch in self.method.trained_branches()}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.step()
+        return outcomes, norms
+
+    def _batch(self, part: int) -> Batch:
+        size = self.spec.method.batch_size
+        first = (self.state.update * self.spec.method.accumulation + part) * size
+        images = range(first, first + size)
+        return Batch(
+            prompts=tuple(self._prompt(image) for image in images),
+            seeds=tuple(derive_seed(self.spec.seed, "image", image) for image in images),
+        )
+
+    def _prompt(self, image: int) -> str:
+        """Every prompt once per epoch, in an order of its own."""
+        epoch, position = divmod(image, len(self.prompts))
+        return self.prompts[_order(self.spec.seed, epoch, len(self.prompts))[position]]
+
+    def _clip(self, branch: int) -> float:
+        norm = nn.utils.clip_grad_norm_(
+            self.method.bank.parameters(branch), self.spec.method.max_grad_norm
+        ).item()
+        self._require_finite("gradient", norm)
+        return norm
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        update = self.state.update + 1
+        self.emit(AlertRaised(kind="nan", update=update, action="stop", judge=what))
+        raise DivergedError(f"the {what} of update {update} is {value}; weights are unchanged")
+
+    def _learning_rate(self) -> float:
+        warmup = self.spec.method.warmup_updates
+        share = min(1.0, (self.state.update + 1) / warmup) if warmup else 1.0
+        return self.spec.method.learning_rate * share
+
+    def _advance(self, seconds: float) -> None:
+        state = self.state
+        update, total = state.update + 1, state.seconds + seconds
+        updates = state.updates
+        if updates is None and update == CALIBRATION_UPDATES:
+            wanted = (self.spec.method.seconds or 0.0) / (total / update)
+            updates = max(CALIBRATION_UPDATES, round(wanted))
+        self.state = state.model_copy(
+            update={"update": update, "seconds": total, "updates": updates}
+        )
+
+    def _evaluate(self) -> None:
+        """Scores the panel, moves `best` if it may, and lets the guard act."""
+        verdict = self.evaluator.evaluate(self.state.update, best=self.state.best_target)
+        if verdict.is_best:
+            self.state = self.state.model_copy(
+                update={"best_target": verdict.target, "best_update": self.state.update}
+            )
+        if verdict.alarm and self.spec.guard.action != "none":
+            self.state = self.state.model_copy(update={"halted": True})
+
+    def _save(self) -> None:
+        self.emit(self.checkpoints.save(self.state, self._parameters(), self.optimizer))
+
+    def _parameters(self) -> list[nn.Parameter]:
+        """All branches: a frozen one still belongs to the state of the run."""
+        bank = self.method.bank
+        return [p for branch in range(1, bank.branches + 1) for p in bank.parameters(branch)]
+
+    def _due(self, every: int) -> bool:
+        return self.state.update % every == 0
+
+    def _done(self) -> bool:
+        state = self.state
+        return state.halted or (state.updates is not None and state.update >= state.updates)
+
+    def _interrupted(self) -> bool:
+        limit = self.spec.max_runtime_seconds
+        return self.should_stop() or (limit is not None and self.state.seconds >= limit)
+
+    def _started(self) -> RunStarted:
+        return RunStarted(
+            spec_sha256=self.spec.sha256(),
+            updates=self.state.updates,
+            first_update=self.state.update + 1,
+        )
+
+    def _metrics(
+        self, outcomes: Sequence[Outcome], norms: dict[int, float], seconds: float
+    ) -> StepMetrics:
+        with_gradient, without = counts(self.method.training_plan())
+        reward = torch.cat([outcome.reward for outcome in outcomes])
+        return StepMetrics(
+            update=self.state.update,
+            loss=sum(outcome.loss.item() for outcome in outcomes) / len(outcomes),
+            reward=reward.mean().item(),
+            terms={
+                name: torch.cat([outcome.terms[name] for outcome in outcomes]).mean().item()
+                for name in outcomes[0].terms
+            },
+            grad_norms=norms,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            seconds=seconds,
+            evaluations_with_gradient=with_gradient,
+            evaluations_without_gradient=without,
+            images_seen=self.state.update * len(reward),
+        )
+
+    def _finished(self) -> RunFinished:
+        return RunFinished(
+            outcome="completed" if self._done() and not self.state.halted else "stopped",
+            updates=self.state.update,
+            best_update=self.state.best_update,
+            seconds=self.state.seconds,
+        )
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return tuple(torch.randperm(count, generator=generator).tolist())

@@ -1,0 +1,109 @@
+"""Checkpoints: exact, atomic, and never loaded torn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shortft_core.artifacts import LocalStore
+from shortft_core.checkpoint import Checkpoints, Manifest
+from shortft_core.errors import ArtifactError
+
+
+def trained(updates: int) -> tuple[list[nn.Parameter], torch.optim.AdamW]:
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(4))]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1)
+    for update in range(updates):
+        step(parameters, optimizer, update)
+    return parameters, optimizer
+
+
+def step(parameters: list[nn.Parameter], optimizer: torch.optim.AdamW, update: int) -> None:
+    optimizer.zero_grad()
+    torch.stack([((p - update) ** 2).sum() for p in parameters]).sum().backward()
+    optimizer.step()
+
+
+def manifest(update: int) -> Manifest:
+    return Manifest(update=update, updates=10, seconds=1.5, spec_sha256="spec")
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(LocalStore(tmp_path), "spec")
+
+
+def test_a_resumed_optimizer_continues_bit_for_bit(checkpoints: Checkpoints) -> None:
+    parameters, optimizer = trained(3)
+    checkpoints.save(manifest(3), parameters, optimizer)
+    resumed, fresh = trained(0)
+    found = checkpoints.resume(resumed, fresh)
+    assert found is not None
+    assert (found.update, found.updates, found.seconds) == (3, 10, 1.5)
+    for update in range(3, 6):
+        step(parameters, optimizer, update)
+        step(resumed, fresh, update)
+    for ours, theirs in zip(resumed, parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_fresh_run_finds_nothing(checkpoints: Checkpoints) -> None:
+    assert checkpoints.resume(*trained(0)) is None
+
+
+def test_the_newest_ones_are_kept(checkpoints: Checkpoints) -> None:
+    parameters, optimizer = trained(1)
+    for update in (1, 2, 3):
+        checkpoints.save(manifest(update), parameters, optimizer)
+    assert {key.split("/")[1] for key in checkpoints.store.list("checkpoints/")} == {
+        "000002",
+        "000003",
+    }
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "manifest.json"])
+def test_a_torn_checkpoint_is_passed_over(
+    checkpoints: Checkpoints, name: str, tmp_path: Path
+) -> None:
+    parameters, optimizer = trained(1)
+    checkpoints.save(manifest(1), parameters, optimizer)
+    checkpoints.save(manifest(2), parameters, optimizer)
+    path = tmp_path / "checkpoints" / "000002" / name
+    path.write_bytes(path.read_bytes()[:-5])
+    found = checkpoints.resume(*trained(0))
+    assert found is not None
+    assert found.update == 1
+
+
+def test_tensors_without_manifest_do_not_count(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    parameters, optimizer = trained(1)
+    checkpoints.save(manifest(1), parameters, optimizer)
+    (tmp_path / "checkpoints" / "000001" / "manifest.json").unlink()
+    assert checkpoints.resume(*trained(0)) is None
+
+
+def test_the_manifest_is_written_last(tmp_path: Path) -> None:
+    written: list[str] = []
+
+    class Recording(LocalStore):
+        def write(self, key: str, data: bytes) -> str:
+            written.append(key)
+            return super().write(key, data)
+
+    event = Checkpoints(Recording(tmp_path), "spec").save(manifest(7), *trained(1))
+    assert written == [
+        "checkpoints/000007/state.safetensors",
+        "checkpoints/000007/manifest.json",
+    ]
+    assert (event.update, event.key) == (7, written[0])
+    assert event.size_bytes == (tmp_path / written[0]).stat().st_size
+
+
+def test_another_specification_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.save(manifest(1), *trained(1))
+    with pytest.raises(ArtifactError, match="another specification"):
+        Checkpoints(LocalStore(tmp_path), "other").resume(*trained(0))

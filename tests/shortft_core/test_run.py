@@ -1,0 +1,96 @@
+"""A whole job in a folder: what it leaves behind, and that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shortft_core.errors import UnknownNameError, UserError
+from shortft_core.events import Event, RunFinished, RunStarted, read_jsonl
+from shortft_core.export import read_card
+from shortft_core.run import RunFolder, run_job
+from shortft_core.spec import JobSpec
+from shortft_core.spec.read import parse_spec
+
+
+@pytest.fixture
+def content(tiny_folder: Path) -> dict[str, Any]:
+    return {
+        "base_model": {"path": str(tiny_folder)},
+        "method": {"type": "draft_k", "steps": 3, "rank": 2, "batch_size": 2, "updates": 4},
+        "rewards": [{"name": "brightness"}, {"name": "symmetry", "weight": 0.1}],
+        "prompts": {"inline": ["a red circle", "a blue star"]},
+        "evaluation": {
+            "prompts": {"inline": ["a red star"]},
+            "every_updates": 2,
+            "seeds": 2,
+            "held_out": ["colorfulness"],
+        },
+        "guard": {"max_heldout_drop": 1000.0},
+    }
+
+
+def run(spec: JobSpec, path: Path, stop_after: int | None = None) -> list[Event]:
+    events: list[Event] = []
+    seen: list[int] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if event.type == "job.metrics":
+            seen.append(event.update)
+
+    run_job(
+        spec,
+        RunFolder(path),
+        emit=emit,
+        should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+    )
+    return events
+
+
+def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    events = run(parse_spec(content), path)
+    assert list(read_jsonl(path / "events.jsonl")) == events
+    stored = JobSpec.model_validate_json((path / "spec.json").read_text())
+    assert stored.method.guidance_scale == 7.5
+    card = read_card(path / "adapter")
+    assert card.spec_sha256 == stored.sha256()
+    assert card.rewards == ("brightness", "symmetry")
+    assert len(card.timesteps) == 3
+    assert (path / "best" / "shortft.json").is_file()
+    assert {p.name for p in (path / "samples").iterdir()} == {"base", "000002", "000004"}
+    assert len(list((path / "samples" / "base").glob("*.png"))) == 2
+
+
+def test_a_stopped_run_resumes_where_it_was(content: dict[str, Any], tmp_path: Path) -> None:
+    spec = parse_spec(content)
+    run(spec, tmp_path / "parts", stop_after=2)
+    resumed = run(spec, tmp_path / "parts")
+    run(spec, tmp_path / "whole")
+    assert [e.first_update for e in resumed if isinstance(e, RunStarted)] == [3]
+    assert [e.updates for e in resumed if isinstance(e, RunFinished)] == [4]
+    ours = load_file(tmp_path / "parts" / "adapter" / "branch_1.safetensors")
+    theirs = load_file(tmp_path / "whole" / "adapter" / "branch_1.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_folder_belongs_to_one_specification(content: dict[str, Any], tmp_path: Path) -> None:
+    run(parse_spec(content), tmp_path)
+    with pytest.raises(UserError, match="another specification"):
+        run(parse_spec(content | {"seed": 1}), tmp_path)
+
+
+def test_unknown_names_are_refused_before_anything_is_loaded(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["evaluation"] |= {"held_out": ["clipscor"]}
+    with pytest.raises(UnknownNameError, match="Did you mean clipscore"):
+        run(parse_spec(content), tmp_path)
+    assert json.dumps([p.name for p in tmp_path.iterdir()]) == "[]"
