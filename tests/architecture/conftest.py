@@ -1,0 +1,38 @@
+"""Runs a test once for each source file or document it asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+ROOMS: Final = ("shortft_core", "shapes", "tests")
+ROOT_FILES: Final = ("*.md", "*.toml", "*.txt", "Makefile", ".ci/*", ".gitignore", "docs/**/*.md")
+ROOM_FILES: Final = ("**/*.py", "**/*.md", "**/Makefile")
+
+
+def _below(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+
+
+SOURCES: Final = [path for room in ROOMS for path in _below(ROOT / room, ("**/*.py",))]
+TEXTS: Final = _below(ROOT, ROOT_FILES) + [
+    path for room in ROOMS for path in _below(ROOT / room, ROOM_FILES)
+]
+DOCUMENTS: Final = [path for path in TEXTS if path.suffix == ".md"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`source`: a Python file; `text`: anything people write; `document`: a Markdown file."""
+    for name, paths in (("source", SOURCES), ("text", TEXTS), ("document", DOCUMENTS)):
+        if name in metafunc.fixturenames:
+            ids = [path.relative_to(ROOT).as_posix() for path in paths]
+            metafunc.parametrize(name, paths, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root folder."""
+    return ROOT
