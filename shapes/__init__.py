@@ -1,1 +1,1 @@
-"""The world of the bundled base model, and the scripts that train every bundled weight from nothing."""
+"""The world of the bundled base model, and the scripts that train every bundled weight."""

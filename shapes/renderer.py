@@ -21,7 +21,7 @@ from shortft_core.oracle.scene import (
     Shape,
 )
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 IMAGE_SIZE: Final = 64
@@ -42,7 +42,8 @@ def _square(x: Floats, y: Floats) -> Floats:
 
 
 def _triangle(x: Floats, y: Floats) -> Floats:
-    return np.maximum(0.866 * np.abs(x) - 0.5 * y - 0.5, y - 0.8)
+    outline: Floats = np.maximum(0.866 * np.abs(x) - 0.5 * y - 0.5, y - 0.8)
+    return outline
 
 
 def _star(x: Floats, y: Floats) -> Floats:
@@ -52,7 +53,8 @@ def _star(x: Floats, y: Floats) -> Floats:
     # Edge from the tip (1.08, 0) to the notch at radius 0.46 and 36 degrees.
     notch = np.array([0.46 * np.cos(np.pi / 5), 0.46 * np.sin(np.pi / 5)])
     normal = np.array([notch[1], 1.08 - notch[0]]) / np.hypot(notch[1], 1.08 - notch[0])
-    return (along - 1.08) * normal[0] + across * normal[1]
+    outline: Floats = (along - 1.08) * normal[0] + across * normal[1]
+    return outline
 
 
 def _heart(x: Floats, y: Floats) -> Floats:
@@ -60,11 +62,13 @@ def _heart(x: Floats, y: Floats) -> Floats:
     lobe = np.hypot(side - 0.47, up - 0.38) - 0.52
     point = np.maximum(0.7071 * side - 0.7071 * (up + 0.98), np.maximum(up - 0.38, side - 0.99))
     inner = np.maximum(np.maximum(side - 0.47, up - 0.55), -up - 0.5)
-    return np.minimum(np.minimum(lobe, point), inner)
+    outline: Floats = np.minimum(np.minimum(lobe, point), inner)
+    return outline
 
 
 def _ring(x: Floats, y: Floats) -> Floats:
-    return np.abs(np.hypot(x, y) - 0.78) - 0.22
+    outline: Floats = np.abs(np.hypot(x, y) - 0.78) - 0.22
+    return outline
 
 
 def _cross(x: Floats, y: Floats) -> Floats:
@@ -111,7 +115,7 @@ class SceneBatch:
         pairs = _HELD_OUT[self.color, self.kind]
         return pairs[:, 0] | (pairs[:, 1] & (self.relation >= 0))
 
-    def select(self, chosen: NDArray[np.bool_] | slice) -> SceneBatch:
+    def select(self, chosen: NDArray[np.bool_] | Ints | slice) -> SceneBatch:
         """The scenes at the chosen places."""
         return SceneBatch(*(getattr(self, name)[chosen] for name in self.__slots__))
 
@@ -146,9 +150,7 @@ def draw_scenes(
 
 
 def _draw(rng: np.random.Generator, count: int, two_shapes: float) -> SceneBatch:
-    relation = np.where(
-        rng.random(count) < two_shapes, rng.integers(0, len(RELATIONS), count), -1
-    )
+    relation = np.where(rng.random(count) < two_shapes, rng.integers(0, len(RELATIONS), count), -1)
     size = rng.integers(0, len(SIZE_NAMES), (count, 2))
     jitter = rng.uniform(-RADIUS_JITTER, RADIUS_JITTER, (count, 2))
     radius = (RADII[size] + jitter).astype(np.float32)
@@ -185,7 +187,9 @@ def _place(rng: np.random.Generator, radius: Floats, relation: Ints) -> Floats:
     center[rows, 1, axis[rows]] = np.where(first_is_before, far_at, near_at)[rows]
     # Across the relation's axis the two stay roughly level, so the caption is never ambiguous.
     across = 1 - axis
-    middle = rng.uniform(22, IMAGE_SIZE - 22, len(rows))[:, None] + rng.uniform(-5, 5, (len(rows), 2))
+    middle = rng.uniform(22, IMAGE_SIZE - 22, len(rows))[:, None] + rng.uniform(
+        -5, 5, (len(rows), 2)
+    )
     bounded = np.clip(middle, low[rows], high[rows])
     center[rows, 0, across[rows]] = bounded[:, 0]
     center[rows, 1, across[rows]] = bounded[:, 1]
@@ -194,7 +198,9 @@ def _place(rng: np.random.Generator, radius: Floats, relation: Ints) -> Floats:
 
 def render(batch: SceneBatch) -> NDArray[np.uint8]:
     """Images [B, 64, 64, 3] of the scenes, one pixel of anti-aliasing at each outline."""
-    pixels = np.broadcast_to(batch.rgb[:, 0, None, None, :], (len(batch), IMAGE_SIZE, IMAGE_SIZE, 3))
+    pixels = np.broadcast_to(
+        batch.rgb[:, 0, None, None, :], (len(batch), IMAGE_SIZE, IMAGE_SIZE, 3)
+    )
     pixels = pixels.copy()
     _paint(pixels, batch, 0, np.arange(len(batch)))
     _paint(pixels, batch, 1, np.flatnonzero(batch.relation >= 0))

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from shapes import tokenizer as small_tokenizer
 from shapes.data import to_tensor
@@ -22,7 +22,7 @@ from shapes.training import STATE_FOLDER, Recipe, fit
 log = logging.getLogger("shapes")
 
 RECIPE: Final = Recipe(
-    name="unet", steps=3600, learning_rate=1.2e-3, seed=201, ema_decay=0.998, save_every=250
+    name="unet", steps=3200, learning_rate=1.2e-3, seed=201, ema_decay=0.998, save_every=250
 )
 BATCH: Final = 64
 SCENES: Final = 40_000
@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
         return predicted
 
 
-def _text_config(tokenizer: object) -> CLIPTextConfig:
+def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -101,7 +101,7 @@ def encoded_world(vae: AutoencoderKL) -> tuple[SceneBatch, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(images).latent_dist
         parts.append(posterior.sample(generator).float() * vae.config.scaling_factor)
-    latents = torch.cat(parts)
+    latents = torch.cat(parts).contiguous()
     log.info("latents: mean %.3f std %.3f", latents.mean(), latents.std())
     cache.parent.mkdir(parents=True, exist_ok=True)
     save_file({"latents": latents}, cache)
@@ -132,7 +132,8 @@ def train(vae_folder: Path, folder: Path) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             predicted = denoiser(noisy, timesteps, texts)
         errors = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-        return (weights[timesteps] * errors).mean()
+        loss: Tensor = (weights[timesteps] * errors).mean()
+        return loss
 
     fit(RECIPE, denoiser, loss_at)
     write_pipeline(vae, denoiser, folder)

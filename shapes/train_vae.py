@@ -28,7 +28,7 @@ CONFIG: Final = {
 }
 WHOLE: Final = Recipe(name="vae", steps=2400, learning_rate=8e-4, seed=101, weight_decay=0.0)
 FOCUS: Final = Recipe(name="vae-focus", steps=1200, learning_rate=6e-4, seed=102, weight_decay=0.0)
-"""The plain loss leaves small shapes round: they are 5 % of the pixels. Here they are half of it."""
+"""The plain loss leaves small shapes round, for they are few pixels; here they are half of it."""
 DECODER: Final = Recipe(
     name="vae-decoder", steps=2400, learning_rate=4e-4, seed=103, weight_decay=0.0
 )
@@ -57,9 +57,8 @@ def near_shapes(images: Tensor) -> Tensor:
     return F.max_pool2d(foreground.float(), 5, stride=1, padding=2)[:, 0]
 
 
-def focused_loss(decoded: Tensor, images: Tensor) -> Tensor:
+def focused_mean(errors: Tensor, mask: Tensor) -> Tensor:
     """Mean error of the image plus mean error near its shapes."""
-    errors, mask = reconstruction_errors(decoded, images), near_shapes(images)
     return errors.mean() + (errors * mask).sum() / mask.sum()
 
 
@@ -89,16 +88,17 @@ def _loss(vae: AutoencoderKL, recipe: Recipe, step: int, *, focused: bool) -> Te
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample(generator)).sample
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    if focused:
-        return focused_loss(decoded, images) + KL_WEIGHT * kl
-    return reconstruction_errors(decoded, images).mean() + KL_WEIGHT * kl
+    errors = reconstruction_errors(decoded, images)
+    loss: Tensor = focused_mean(errors, near_shapes(images)) if focused else errors.mean()
+    return loss.add(kl, alpha=KL_WEIGHT)
 
 
 @torch.no_grad()
 def _measured_scaling_factor(vae: AutoencoderKL) -> float:
     _, images, _ = batch(WHOLE.seed, WHOLE.steps, 256)
     latents = vae.encode(images * 2 - 1).latent_dist.mean
-    return round(1.0 / latents.std().item(), 5)
+    deviation: float = latents.std().item()
+    return round(1.0 / deviation, 5)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -97,7 +96,9 @@ def _update_average(
 
 
 def _tensors(
-    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    named: Mapping[str, nn.Parameter],
+    average: Mapping[str, Tensor],
 ) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in named.items():
         yield f"model.{name}", parameter.detach()
@@ -118,7 +119,7 @@ def _save(
     tensors = {name: value.contiguous() for name, value in _tensors(optimizer, named, average)}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"step": str(step)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _load(

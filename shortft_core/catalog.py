@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from shortft_core import prompt_sets
-from shortft_core.errors import UnknownNameError
+from shortft_core.errors import UnknownNameError, UserError
 from shortft_core.prompt_sets import PromptSetEntry
 from shortft_core.spec import (
     AnyMethod,
@@ -217,6 +217,8 @@ METHODS: Final[Mapping[str, MethodEntry]] = {
 
 PROMPT_SETS: Final[Mapping[str, PromptSetEntry]] = prompt_sets.PROMPT_SETS
 
+DEFAULT_JUDGES: Final = ("clipscore", "pickscore", "hps_v2")
+"""Held-out judges in order of preference; the first that is not optimised serves."""
 ORACLE: Final = "oracle"
 """The held-out judge of the `shapes` world; never a reward."""
 ORACLE_TARGET: Final = "shortft_core.oracle.reader:build"
@@ -265,8 +267,7 @@ def resolve(spec: JobSpec) -> JobSpec:
     if evaluation_prompts is None:
         prompts, evaluation_prompts = _hold_out(prompts)
     _check_prompts(evaluation_prompts, "evaluation.prompts")
-    for index, judge in enumerate(spec.evaluation.held_out):
-        _check_name(judge, (*REWARDS, ORACLE), f"evaluation.held_out.{index}")
+    held_out = _resolve_judges(spec)
     return spec.model_copy(
         update={
             "method": _resolve_method(spec.method, spec.base_model),
@@ -275,9 +276,30 @@ def resolve(spec: JobSpec) -> JobSpec:
                 for index, term in enumerate(spec.rewards)
             ),
             "prompts": prompts,
-            "evaluation": spec.evaluation.model_copy(update={"prompts": evaluation_prompts}),
+            "evaluation": spec.evaluation.model_copy(
+                update={"prompts": evaluation_prompts, "held_out": held_out}
+            ),
         }
     )
+
+
+def _resolve_judges(spec: JobSpec) -> tuple[str, ...]:
+    """The held-out judges: known, each once, and none of them optimised."""
+    optimised = {part for term in spec.rewards for part in (term.name, *REWARDS[term.name].preset)}
+    judges = spec.evaluation.held_out
+    if judges is None:
+        judges = tuple(judge for judge in DEFAULT_JUDGES if judge not in optimised)[:1]
+    for index, judge in enumerate(judges):
+        field = f"evaluation.held_out.{index}"
+        _check_name(judge, (*REWARDS, ORACLE), field)
+        if judge in optimised or judge in judges[:index]:
+            why = "is optimised itself" if judge in optimised else "is named twice"
+            raise UserError(field, f"{judge} {why}", "Name each judge once, beside the rewards")
+    if spec.guard.action != "none" and not judges:
+        raise UserError(
+            "guard.action", "there is no held-out judge to guard", "Name evaluation.held_out"
+        )
+    return judges
 
 
 def _check_name(name: str | None, known: Iterable[str], field: str) -> None:

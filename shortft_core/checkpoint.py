@@ -28,8 +28,10 @@ class Manifest(Spec):
     updates: int | None
     """Length of the run; None while `method.seconds` is not yet turned into updates."""
     seconds: float
-    """Training time so far."""
+    """Wall time so far, evaluations included."""
     spec_sha256: str
+    base_sha256: str
+    """Fingerprint of the base model."""
     state_sha256: str = ""
     halted: bool = False
     """Whether the guard ended the run."""
@@ -46,7 +48,18 @@ class Checkpoints:
 
     store: ArtifactStore
     spec_sha256: str
+    base_sha256: str
     keep: int = 2
+
+    def fresh(self, updates: int | None) -> Manifest:
+        """The state before the first update."""
+        return Manifest(
+            update=0,
+            updates=updates,
+            seconds=0.0,
+            spec_sha256=self.spec_sha256,
+            base_sha256=self.base_sha256,
+        )
 
     def save(
         self,
@@ -71,7 +84,7 @@ class Checkpoints:
     ) -> Manifest | None:
         """Loads the newest whole checkpoint; None for a fresh run.
 
-        Raises ArtifactError if the run belongs to another specification.
+        Raises ArtifactError if the run belongs to another specification or base model.
         """
         for update in reversed(self._updates()):
             manifest = self._manifest(update)
@@ -79,6 +92,8 @@ class Checkpoints:
                 continue
             if manifest.spec_sha256 != self.spec_sha256:
                 raise ArtifactError("this run folder belongs to another specification")
+            if manifest.base_sha256 != self.base_sha256:
+                raise ArtifactError("the base model has changed since this run began")
             state = self.store.read(_state_key(update))
             if hashlib.sha256(state).hexdigest() != manifest.state_sha256:
                 log.warning("checkpoint %d is torn; trying an older one", update)

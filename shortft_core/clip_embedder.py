@@ -129,7 +129,7 @@ def load_clip(
     clip = _loaded.get(key)
     if clip is None:
         model = _load_model(folder, field)
-        tokenizer = _load_tokenizer(folder, model.config.text_config, field)
+        tokenizer = load_tokenizer(folder, model.config.text_config, field)
         clip = _loaded[key] = TransformersClip(model, tokenizer, device=device, dtype=dtype)
     return clip
 
@@ -165,7 +165,8 @@ def _load_model(folder: Path, field: str) -> CLIPModel:
     )
 
 
-def _load_tokenizer(folder: Path, text_config: Any, field: str) -> CLIPTokenizer:
+def load_tokenizer(folder: Path, text_config: Any, field: str) -> CLIPTokenizer:
+    """A CLIP tokenizer that fits its text tower; WeightsError for one that would mislead it."""
     fast = (folder / "tokenizer.json").is_file()
     # transformers makes an empty tokenizer of an empty folder without a word.
     if not fast and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):

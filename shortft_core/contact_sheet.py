@@ -73,8 +73,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def last_pair(events: Sequence[object]) -> tuple[SamplesReady, EvaluationDone]:
-    """The newest evaluation among the events, with its samples."""
+def last_pair(events: Sequence[object]) -> tuple[SamplesReady, EvaluationDone] | None:
+    """The newest evaluation among the events, with its samples; None before the first."""
     samples = [event for event in events if isinstance(event, SamplesReady)]
     evaluations = [event for event in events if isinstance(event, EvaluationDone)]
-    return samples[-1], evaluations[-1]
+    return (samples[-1], evaluations[-1]) if samples and evaluations else None

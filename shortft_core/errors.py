@@ -65,7 +65,3 @@ class ArtifactError(ShortFTError):
 
 class DivergedError(ShortFTError, ArithmeticError):
     """A loss or gradient is not finite; raised before the optimizer moves."""
-
-
-class StoppedError(ShortFTError):
-    """Training was asked to stop and has stopped after a complete update."""

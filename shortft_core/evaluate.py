@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shortft_core.artifacts import ArtifactStore
+from shortft_core.errors import DivergedError
 from shortft_core.events import (
     AlertRaised,
     EvaluationDone,
@@ -26,6 +27,8 @@ from shortft_core.spec import Guard
 
 TARGET: Final = "target"
 """Name of the weighted sum that the job maximizes, among the judges."""
+NO_SPREAD: Final = 1e-6
+"""Below this a standard deviation in fp32 is rounding, not spread."""
 COLLAPSED_DIVERSITY: Final = 0.3
 """Share of the base model's diversity below which the alarm says the images have become one."""
 
@@ -113,9 +116,19 @@ class Evaluator:
     def base(self) -> Scores:
         """The untuned model on the panel, made once."""
         plan = tuple(replace(evaluation, branches=()) for evaluation in self.tuned.plan)
-        scores = self.panel.score(replace(self.tuned, plan=plan))
-        self._store_images("base", scores.images)
+        sampler = replace(self.tuned, plan=plan, adapter={})
+        scores = self.panel.score(sampler)
+        self._store_images("base", scores.images, sampler)
         return scores
+
+    def prepare(self) -> None:
+        """Scores the base model, so that prompts or judges that cannot serve fail at once.
+
+        Raises DivergedError if a judge gives it a score that is not finite.
+        """
+        broken = _not_finite(self.base)
+        if broken is not None:
+            raise DivergedError(f"{broken} gives the base model a score that is not finite")
 
     def evaluate(self, update: int, *, best: float | None) -> Verdict:
         """One evaluation: pictures, scores, the alarm, and whether this is the best so far.
@@ -126,7 +139,7 @@ class Evaluator:
         alerts = self._alerts(update, base, tuned)
         target = tuned.mean(TARGET)
         is_best = not alerts and (best is None or target > best)
-        self._store_images(f"{update:06d}", tuned.images)
+        self._store_images(f"{update:06d}", tuned.images, self.tuned)
         self.emit(
             EvaluationDone(
                 update=update,
@@ -144,8 +157,12 @@ class Evaluator:
         return Verdict(target, is_best, alarm=bool(alerts))
 
     def _alerts(self, update: int, base: Scores, tuned: Scores) -> list[AlertRaised]:
+        broken = _not_finite(tuned)
+        if broken is not None:
+            return [AlertRaised(kind="nan", update=update, action=self.guard.action, judge=broken)]
         drop = held_out_drop(base, tuned, tuple(self.panel.held_out))
-        share = tuned.diversity / max(base.diversity, 1e-6)
+        # A panel of one image, or of equal ones, has no diversity to lose.
+        share = tuned.diversity / base.diversity if base.diversity > NO_SPREAD else 1.0
         alerts = []
         if drop > self.guard.max_heldout_drop:
             alerts.append(
@@ -184,10 +201,10 @@ class Evaluator:
             )
         )
 
-    def _store_images(self, folder: str, images: Tensor) -> None:
+    def _store_images(self, folder: str, images: Tensor, sampler: Sampler) -> None:
         rows = zip(to_pil(images), self.panel.prompts, self.panel.seeds, strict=True)
         for index, (picture, prompt, seed) in enumerate(rows):
-            provenance = self.tuned.describe(prompt, seed)
+            provenance = sampler.describe(prompt, seed)
             self.store.write(_key(folder, index), png_bytes(picture, provenance))
 
 
@@ -196,8 +213,18 @@ def held_out_drop(base: Scores, tuned: Scores, judges: Sequence[str]) -> float:
 
     A judge that gives every base image the same score counts in raw units.
     """
-    falls = [(base.mean(j) - tuned.mean(j)) / (base.std(j) or 1.0) for j in judges]
+    spreads = {judge: base.std(judge) for judge in judges}
+    falls = [
+        (base.mean(judge) - tuned.mean(judge)) / (spread if spread > NO_SPREAD else 1.0)
+        for judge, spread in spreads.items()
+    ]
     return sum(falls) / len(falls) if falls else 0.0
+
+
+def _not_finite(scores: Scores) -> str | None:
+    """The first judge with a score that is NaN or infinite."""
+    judges = scores.judges.items()
+    return next((name for name, values in judges if not torch.isfinite(values).all()), None)
 
 
 def _key(folder: str, index: int) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from pydantic import ValidationError
@@ -39,7 +40,7 @@ class Origin(Spec):
 class AdapterCard(Origin):
     """`shortft.json`: the origin, the grid and the stacks that the branch files belong to."""
 
-    version: int = 1
+    version: Literal[1] = 1
     timesteps: tuple[int, ...]
     """The grid, first step first; no other grid is served."""
     next_timesteps: tuple[int, ...]
@@ -66,9 +67,11 @@ def save_adapter(
     *,
     dtype: torch.dtype = torch.float16,
 ) -> AdapterCard:
-    """Writes every branch and the card, the card last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"branch_{branch}.safetensors" for branch in range(1, bank.branches + 1)]
+    """Writes branches and card beside `folder` and swaps them in: old or new, never a mix."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    files = [part / f"branch_{branch}.safetensors" for branch in range(1, bank.branches + 1)]
     for branch, path in enumerate(files, start=1):
         save_file(_kohya(bank, branch, dtype), path, metadata=_header(bank))
     card = AdapterCard(
@@ -80,8 +83,18 @@ def save_adapter(
         branches=tuple(path.name for path in files),
         sha256=tuple(_sha256(path) for path in files),
     )
-    (folder / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (part / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _swap_in(part, folder)
     return card
+
+
+def _swap_in(part: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_card(folder: Path) -> AdapterCard:
@@ -111,11 +124,17 @@ def load_adapter(
             f"{folder} was trained on another base model",
             f"Load it on {card.base_model}",
         )
+    tensors = [
+        _read_branch(folder / name, expected)
+        for name, expected in zip(card.branches, card.sha256, strict=True)
+    ]
     bank = AdapterBank(model.denoiser, branches=len(card.branches), rank=card.rank)
-    for branch, (name, expected) in enumerate(zip(card.branches, card.sha256, strict=True), 1):
-        if _sha256(folder / name) != expected:
-            raise ArtifactError(f"{folder / name} changed after it was written")
-        bank.load_weights(branch, _from_kohya(load_file(folder / name), bank))
+    try:
+        for branch, weights in enumerate(tensors, start=1):
+            bank.load_weights(branch, _from_kohya(weights, bank))
+    except ArtifactError:
+        bank.detach()
+        raise
     bank.set_scale(scale)
     return Sampler(
         model=model,
@@ -123,7 +142,14 @@ def load_adapter(
         guidance_scale=card.guidance_scale,
         bank=bank,
         batch_size=batch_size,
+        adapter={"adapter_sha256": ",".join(card.sha256), "adapter_scale": str(scale)},
     )
+
+
+def _read_branch(path: Path, expected: str) -> dict[str, Tensor]:
+    if _sha256(path) != expected:
+        raise ArtifactError(f"{path} changed after it was written")
+    return load_file(path)
 
 
 def _kohya(bank: AdapterBank, branch: int, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,8 @@ class Sampler:
     batch_size: int = 4
     size: tuple[int, int] | None = None
     """(height, width) in pixels; by default what the model was trained for."""
+    adapter: Mapping[str, str] = field(default_factory=dict)
+    """What identifies the adapter, for the provenance of its images."""
 
     @torch.no_grad()
     def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -65,6 +67,7 @@ class Sampler:
             "guidance_scale": str(self.guidance_scale),
             "scheduler": "ddim-leading",
             "model_sha256": self.model.fingerprint,
+            **self.adapter,
         }
 
 
@@ -92,8 +95,8 @@ def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """8-bit pictures of images [B, 3, H, W] in [0, 1], rounded as diffusers does."""
-    pixels = (images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    """8-bit pictures of images [B, 3, H, W] in [0, 1], rounded as diffusers does; NaN is black."""
+    pixels = (images.nan_to_num().permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     return [Image.fromarray(array) for array in pixels]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,18 +11,18 @@ from pathlib import Path
 import torch
 
 from shortft_core import catalog, methods, models, prompts, rewards
-from shortft_core.artifacts import LocalStore
+from shortft_core.artifacts import LocalStore, atomic_file
 from shortft_core.checkpoint import Checkpoints, Manifest
 from shortft_core.denoise import derive_seed
 from shortft_core.device import choose_device, choose_dtype
 from shortft_core.errors import UserError
 from shortft_core.evaluate import Evaluator, Panel
-from shortft_core.events import EventSink, PhaseStarted, fan_out, jsonl_sink
+from shortft_core.events import EventSink, LogLine, PhaseStarted, fan_out, jsonl_sink
 from shortft_core.export import Origin, save_adapter
 from shortft_core.generate import Sampler
 from shortft_core.methods import Method
 from shortft_core.models import DiffusionModel
-from shortft_core.rewards import Composite, Reward
+from shortft_core.rewards import Reward
 from shortft_core.spec import JobSpec, Source
 from shortft_core.spec.rewards import reward_term
 from shortft_core.trainer import StopSignal, Trainer
@@ -48,18 +49,40 @@ class RunFolder:
         """One JSON envelope per line."""
         return self.path / "events.jsonl"
 
-    def claim(self, spec: JobSpec) -> None:
-        """Stores the specification, or makes sure that the folder already belongs to it."""
-        stored = self.path / "spec.json"
-        if not stored.exists():
-            stored.parent.mkdir(parents=True, exist_ok=True)
-            stored.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        elif JobSpec.model_validate_json(stored.read_text(encoding="utf-8")) != spec:
+    def clear(self) -> None:
+        """Forgets an earlier run, and nothing else that lies in the folder."""
+        for folder in ("adapter", "best", "checkpoints", "samples"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for file in (self.events, self.spec):
+            file.unlink(missing_ok=True)
+
+    @property
+    def spec(self) -> Path:
+        """The resolved specification that the run follows."""
+        return self.path / "spec.json"
+
+    def refuse_other(self, spec: JobSpec) -> None:
+        """Raises UserError if the folder belongs to another specification."""
+        if self.spec.exists() and _read_stored(self.spec) != spec:
             raise UserError(
                 "run folder",
                 f"{self.path} holds a run of another specification",
-                "Name another folder, or run the specification stored there",
+                f"Name another folder, or run {self.spec}",
             )
+
+    def claim(self, spec: JobSpec) -> None:
+        """Stores the specification."""
+        with atomic_file(self.spec) as file:
+            file.write((spec.model_dump_json(indent=2) + "\n").encode())
+
+
+def _read_stored(path: Path) -> JobSpec:
+    try:
+        return JobSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            "run folder", f"{path} is not a specification of this version", "Name another folder"
+        ) from error
 
 
 def run_job(
@@ -74,39 +97,52 @@ def run_job(
     Raises UserError for what the specification asks in vain, DivergedError for broken numbers.
     """
     spec = catalog.resolve(spec)
-    folder.claim(spec)
-    emit = fan_out(jsonl_sink(folder.events), emit)
+    folder.refuse_other(spec)
+    prompt_set = prompts.load(spec.prompts, field="prompts")
+    panel_prompts = _panel_prompts(spec)
     emit(PhaseStarted(phase="preparing"))
     device = choose_device()
     dtype = choose_dtype(device)
     model = models.load(spec.base_model, device=device, dtype=dtype)
     reward = rewards.build(spec.rewards, device=device, dtype=dtype)
+    held_out = held_out_judges(spec.evaluation.held_out or (), spec.base_model, device, dtype)
     method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
+    # Claimed only now: a specification that names a wrong path can be corrected and run again.
+    folder.claim(spec)
+    emit = fan_out(jsonl_sink(folder.events), emit)
+    for warning in prompt_set.warnings():
+        emit(LogLine(level="warn", message=f"prompts: {warning}"))
     publish = partial(_publish, spec=spec, method=method, model=model)
     store = LocalStore(folder.path)
     trainer = Trainer(
         spec=spec,
         method=method,
-        prompts=prompts.load(spec.prompts, field="prompts").prompts,
+        prompts=prompt_set.prompts,
         evaluator=Evaluator(
-            panel=_panel(spec, reward, device, dtype),
+            panel=Panel(
+                prompts=tuple(prompt for prompt, _ in panel_prompts),
+                seeds=tuple(derive_seed(spec.seed, "panel", *pair) for pair in panel_prompts),
+                reward=reward,
+                held_out=held_out,
+            ),
             tuned=_sampler(spec, method, model),
             guard=spec.guard,
             store=store,
             emit=emit,
             on_best=partial(publish, folder.best),
         ),
-        checkpoints=Checkpoints(store, spec.sha256()),
+        checkpoints=Checkpoints(store, spec.sha256(), model.fingerprint),
         emit=emit,
         should_stop=should_stop,
     )
     state = trainer.run()
-    publish(folder.adapter)
+    if state.update:
+        publish(folder.adapter)
     return state
 
 
 def held_out_judges(
-    names: Sequence[str], base_model: Source, *, device: torch.device, dtype: torch.dtype
+    names: Sequence[str], base_model: Source, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Reward]:
     """The judges of `evaluation.held_out`, with the weights that belong to the base model."""
     judges: dict[str, Reward] = {}
@@ -120,18 +156,12 @@ def held_out_judges(
     return judges
 
 
-def _panel(spec: JobSpec, reward: Composite, device: torch.device, dtype: torch.dtype) -> Panel:
-    """The first `count` held-out prompts, each with `seeds` seeds of its own."""
+def _panel_prompts(spec: JobSpec) -> list[tuple[str, int]]:
+    """The first `count` held-out prompts, each with the numbers of its `seeds` seeds."""
     wanted = spec.evaluation
     assert wanted.prompts is not None  # noqa: S101 - resolve() filled it
     chosen = prompts.load(wanted.prompts, field="evaluation.prompts").prompts[: wanted.count]
-    pairs = [(prompt, number) for prompt in chosen for number in range(wanted.seeds)]
-    return Panel(
-        prompts=tuple(prompt for prompt, _ in pairs),
-        seeds=tuple(derive_seed(spec.seed, "panel", prompt, number) for prompt, number in pairs),
-        reward=reward,
-        held_out=held_out_judges(wanted.held_out, spec.base_model, device=device, dtype=dtype),
-    )
+    return [(prompt, number) for prompt in chosen for number in range(wanted.seeds)]
 
 
 def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
@@ -142,6 +172,7 @@ def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
         guidance_scale=spec.method.guidance_scale,
         bank=method.bank,
         batch_size=spec.method.batch_size,
+        adapter={"spec_sha256": spec.sha256()},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,14 +26,14 @@ def ddim_step(
     A negative `next_timestep` means clean latents, whose A is that of timestep 0
     (`set_alpha_to_one=False`, as Stable Diffusion was trained). Computed in at least fp32.
     """
-    alphas = alphas_cumprod.to(latents.device)
-    alpha, next_alpha = alphas[timestep], alphas[max(next_timestep, 0)]
-    a = torch.sqrt(next_alpha / alpha)
-    b = torch.sqrt(1 - next_alpha) - a * torch.sqrt(1 - alpha)
-    precision = torch.promote_types(latents.dtype, torch.float32)
-    return a.to(precision) * latents.to(precision) + b.to(precision) * noise_prediction.to(
-        precision
+    alpha, next_alpha = (
+        alphas_cumprod[timestep].item(),
+        alphas_cumprod[max(next_timestep, 0)].item(),
     )
+    a = math.sqrt(next_alpha / alpha)
+    b = math.sqrt(1 - next_alpha) - a * math.sqrt(1 - alpha)
+    precision = torch.promote_types(latents.dtype, torch.float32)
+    return a * latents.to(precision) + b * noise_prediction.to(precision)
 
 
 def run_chain(

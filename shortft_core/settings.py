@@ -30,11 +30,9 @@ class Settings(BaseSettings):
     )
 
     cache_dir: Folder = Field(default_factory=lambda: user_cache_path("shortft"))
-    """Where downloads are kept."""
+    """Where downloads are kept; hub repositories stay in the hub client's cache (HF_HOME)."""
     offline: bool = Field(default=False, validation_alias=AliasChoices(*_OFFLINE))
     """Whether downloads are refused at once; without it HF_HUB_OFFLINE decides."""
-    model_dir: Folder | None = None
-    """The operator's own models: `path` of a job names folders below it."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto` takes the first accelerator, else the CPU."""
 

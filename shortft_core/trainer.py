@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import nn
@@ -47,31 +47,42 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self._parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        fresh = Manifest(
-            update=0, updates=options.updates, seconds=0.0, spec_sha256=self.spec.sha256()
-        )
+        fresh = self.checkpoints.fresh(options.updates)
         self.state = self.checkpoints.resume(self._parameters(), self.optimizer) or fresh
+        self._evaluated = self._saved = self.state.update
+        self._paused = False
+        self._durations: list[float] = []
 
     def run(self) -> Manifest:
-        """The whole loop. Returns the state it ended in.
+        """Trains until done, stopped or out of time. Returns the state it ended in.
 
         Raises DivergedError before the optimizer moves on a loss or gradient that is not finite.
         """
-        first = self.state.update
+        self._began = time.monotonic() - self.state.seconds
         self.emit(self._started())
-        while not self._done() and not self._interrupted():
+        try:
+            self._loop()
+        except DivergedError:
+            self.emit(self._finished("failed"))
+            raise
+        self.emit(self._finished("completed" if self._complete() else "stopped"))
+        return self.state
+
+    def _loop(self) -> None:
+        # First, so that a judge that cannot serve fails now and not an hour later.
+        self.evaluator.prepare()
+        while not (self._complete() or self._halted() or self._out_of_time() or self.should_stop()):
             started = time.monotonic()
             outcomes, norms = self._update()
             self._advance(time.monotonic() - started)
-            self.emit(self._metrics(outcomes, norms, time.monotonic() - started))
-            if self._due(self.spec.evaluation.every_updates) or self._done():
+            self.emit(self._metrics(outcomes, norms))
+            if self.state.update % self.spec.evaluation.every_updates == 0:
                 self._evaluate()
-            if self._due(self.spec.method.checkpoint_every) or self._done():
+            if self.state.update % self.spec.method.checkpoint_every == 0:
                 self._save()
-        if self.state.update != first and not self._done():
-            self._save()
-        self.emit(self._finished())
-        return self.state
+        if self._complete() or self._out_of_time():
+            self._evaluate()
+        self._save()
 
     def _update(self) -> tuple[list[Outcome], dict[int, float]]:
         """Accumulated gradients, clipped per branch, one step of AdamW."""
@@ -122,27 +133,33 @@ class Trainer:
         return self.spec.method.learning_rate * share
 
     def _advance(self, seconds: float) -> None:
-        state = self.state
-        update, total = state.update + 1, state.seconds + seconds
-        updates = state.updates
-        if updates is None and update == CALIBRATION_UPDATES:
-            wanted = (self.spec.method.seconds or 0.0) / (total / update)
-            updates = max(CALIBRATION_UPDATES, round(wanted))
-        self.state = state.model_copy(
-            update={"update": update, "seconds": total, "updates": updates}
-        )
+        self._durations.append(seconds)
+        self._set(update=self.state.update + 1, seconds=time.monotonic() - self._began)
+        if self.state.updates is None and len(self._durations) == CALIBRATION_UPDATES:
+            wanted = (self.spec.method.seconds or 0.0) * CALIBRATION_UPDATES / sum(self._durations)
+            self._set(updates=max(self.state.update, round(wanted)))
+
+    def _set(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
 
     def _evaluate(self) -> None:
-        """Scores the panel, moves `best` if it may, and lets the guard act."""
+        """Scores the panel, moves `best` if it may, and lets the guard act; once per update."""
+        if self._evaluated == self.state.update:
+            return
+        self._evaluated = self.state.update
         verdict = self.evaluator.evaluate(self.state.update, best=self.state.best_target)
         if verdict.is_best:
-            self.state = self.state.model_copy(
-                update={"best_target": verdict.target, "best_update": self.state.update}
-            )
-        if verdict.alarm and self.spec.guard.action != "none":
-            self.state = self.state.model_copy(update={"halted": True})
+            self._set(best_target=verdict.target, best_update=self.state.update)
+        if verdict.alarm:
+            self._set(halted=self.spec.guard.action == "stop")
+            self._paused = self.spec.guard.action == "pause"
 
     def _save(self) -> None:
+        """Once per update."""
+        if self._saved == self.state.update and not self.state.halted:
+            return
+        self._saved = self.state.update
+        self._set(seconds=time.monotonic() - self._began)
         self.emit(self.checkpoints.save(self.state, self._parameters(), self.optimizer))
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -150,16 +167,16 @@ class Trainer:
         bank = self.method.bank
         return [p for branch in range(1, bank.branches + 1) for p in bank.parameters(branch)]
 
-    def _due(self, every: int) -> bool:
-        return self.state.update % every == 0
+    def _complete(self) -> bool:
+        return self.state.updates is not None and self.state.update >= self.state.updates
 
-    def _done(self) -> bool:
-        state = self.state
-        return state.halted or (state.updates is not None and state.update >= state.updates)
+    def _halted(self) -> bool:
+        """The guard ended the run: for good (`stop`), or until it is started again (`pause`)."""
+        return self.state.halted or self._paused
 
-    def _interrupted(self) -> bool:
+    def _out_of_time(self) -> bool:
         limit = self.spec.max_runtime_seconds
-        return self.should_stop() or (limit is not None and self.state.seconds >= limit)
+        return limit is not None and time.monotonic() - self._began >= limit
 
     def _started(self) -> RunStarted:
         return RunStarted(
@@ -168,9 +185,7 @@ class Trainer:
             first_update=self.state.update + 1,
         )
 
-    def _metrics(
-        self, outcomes: Sequence[Outcome], norms: dict[int, float], seconds: float
-    ) -> StepMetrics:
+    def _metrics(self, outcomes: Sequence[Outcome], norms: dict[int, float]) -> StepMetrics:
         with_gradient, without = counts(self.method.training_plan())
         reward = torch.cat([outcome.reward for outcome in outcomes])
         return StepMetrics(
@@ -183,18 +198,18 @@ class Trainer:
             },
             grad_norms=norms,
             learning_rate=self.optimizer.param_groups[0]["lr"],
-            seconds=seconds,
+            seconds=self._durations[-1],
             evaluations_with_gradient=with_gradient,
             evaluations_without_gradient=without,
             images_seen=self.state.update * len(reward),
         )
 
-    def _finished(self) -> RunFinished:
+    def _finished(self, outcome: Literal["completed", "stopped", "failed"]) -> RunFinished:
         return RunFinished(
-            outcome="completed" if self._done() and not self.state.halted else "stopped",
+            outcome=outcome,
             updates=self.state.update,
             best_update=self.state.best_update,
-            seconds=self.state.seconds,
+            seconds=time.monotonic() - self._began,
         )
 
 

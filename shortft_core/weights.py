@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from shortft_core import catalog, download
 from shortft_core.catalog import Weights
 from shortft_core.errors import MissingWeightsError, WeightsError
+from shortft_core.settings import settings
 from shortft_core.spec import Source
 
 BUNDLED: Final = Path(__file__).parent / "bundled"
@@ -52,8 +53,9 @@ def locate(weights: Weights, *, field: str, revision: str | None = None) -> Path
     for name in weights.files or ("",):
         if not (folder / name).exists():
             owner = weights.hub_id or weights.bundled
+            remedy = "Install the package again" if weights.bundled else _FETCH
             raise MissingWeightsError(
-                field, f"{name or 'the folder'} of {owner} is missing", _FETCH
+                field, f"{name or 'the folder'} of {owner} is missing", remedy
             )
     for name, expected in weights.sha256.items():
         _verify(folder / name, expected, field)
@@ -78,6 +80,7 @@ def _snapshot(weights: Weights, revision: str | None, field: str) -> Path:
             snapshot_download(
                 str(weights.hub_id),
                 revision=revision,
+                local_files_only=settings().offline,
                 allow_patterns=list(wanted),
                 ignore_patterns=list(_NOT_NEEDED),
             )

@@ -31,7 +31,9 @@ def list_models() -> None:
 
 @models.command("fetch")
 def fetch_models(
-    names: Annotated[list[str], typer.Argument(help="Base models or rewards of the catalog.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Base models or rewards of the catalog, or hub ids.")
+    ],
 ) -> None:
     """Downloads the weights of base models or rewards, so that jobs run offline."""
     from shortft_core.weights import locate
@@ -74,6 +76,8 @@ def list_prompts() -> None:
 def _weights_of(name: str) -> Iterable[catalog.Weights]:
     if name in catalog.BASE_MODELS:
         return [catalog.BASE_MODELS[name].weights]
+    if "/" in name:
+        return [catalog.Weights(hub_id=name, licence="stated by its owner")]
     known = {**catalog.BASE_MODELS, **catalog.REWARDS}
     catalog.find(known, name, "name")
     entry = catalog.REWARDS[name]

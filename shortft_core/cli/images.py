@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from shortft_core import catalog
+from shortft_core.cli.quiet import silence_libraries
 from shortft_core.errors import UserError
 from shortft_core.spec import Source
+from shortft_core.spec.read import user_error
 from shortft_core.spec.rewards import reward_term
 
 if TYPE_CHECKING:
@@ -21,16 +24,21 @@ if TYPE_CHECKING:
     from shortft_core.generate import Sampler
 
 
-def source(text: str, known: Container[str]) -> Source:
+def source(text: str, known: Container[str], field: str) -> Source:
     """A source on the command line: a known name, an existing path, or `owner/name[@revision]`."""
     if text in known:
         return Source(name=text)
     if Path(text).exists():
         return Source(path=text)
-    if "/" in text:
-        hub_id, _, revision = text.partition("@")
-        return Source(id=hub_id, revision=revision or None)
-    return Source(name=text)
+    try:
+        if "/" in text:
+            hub_id, _, revision = text.partition("@")
+            return Source(id=hub_id, revision=revision or None)
+        return Source(name=text)
+    except ValidationError as error:
+        raise UserError(
+            field, f"{text!r} is no known name, existing path or hub id", "Correct it"
+        ) from error
 
 
 def generate(
@@ -41,7 +49,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("images"),
     seed: Annotated[int, typer.Option(help="Seed of the first picture; the next adds one.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Chain length without adapter.")] = 50,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Chain length; default 50. An adapter fixes its own.")
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
@@ -55,24 +65,42 @@ def generate(
     from shortft_core.generate import base_sampler, save_all
     from shortft_core.models import load
 
+    if adapter is not None and steps is not None:
+        raise UserError("steps", "an adapter serves only its own chain", "Drop --steps")
+    if adapter is None and adapter_scale != 1.0:
+        raise UserError("adapter_scale", "there is no adapter to scale", "Name --adapter")
+    silence_libraries()
     device = choose_device()
     base = load(
-        source(model, catalog.BASE_MODELS), device=device, dtype=choose_dtype(device), field="model"
+        source(model, catalog.BASE_MODELS, "model"),
+        device=device,
+        dtype=choose_dtype(device),
+        field="model",
     )
-    sampler: Sampler
     if adapter is None:
-        sampler = base_sampler(base, steps=steps, guidance_scale=guidance_scale)
+        sampler = base_sampler(base, steps=steps or 50)
     else:
         sampler = load_adapter(adapter, base, scale=adapter_scale)
-        if guidance_scale is not None:
-            sampler = replace(sampler, guidance_scale=guidance_scale)
-    size = (height or base.image_size, width or base.image_size)
+    if guidance_scale is not None:
+        _warn_of_guidance(sampler, guidance_scale)
+        sampler = replace(sampler, guidance_scale=guidance_scale)
+    size = (
+        base.image_size if height is None else height,
+        base.image_size if width is None else width,
+    )
     base.latent_shape(*size)
     sampler = replace(sampler, batch_size=batch_size, size=size)
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + number for _ in prompts for number in range(count)]
     for path in save_all(sampler, wanted, seeds, out):
         Console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _warn_of_guidance(sampler: Sampler, guidance_scale: float) -> None:
+    if sampler.bank is not None and guidance_scale != sampler.guidance_scale:
+        Console(stderr=True).print(
+            f"warning: the adapter was trained at guidance {sampler.guidance_scale:g}"
+        )
 
 
 def score(
@@ -89,11 +117,19 @@ def score(
     from shortft_core.device import choose_device
     from shortft_core.rewards import build
 
+    silence_libraries()
     for name in reward:
         catalog.find(catalog.REWARDS, name, "reward")
     choices = {choice for name in reward for choice in catalog.source_names(name)}
-    given = source(weights, choices) if weights else None
-    terms = [reward_term(name, given if catalog.source_names(name) else None) for name in reward]
+    given = source(weights, choices, "weights") if weights else None
+    if given is not None and not choices:
+        raise UserError("weights", "these rewards have no weights", "Drop --weights")
+    try:
+        terms = [
+            reward_term(name, given if catalog.source_names(name) else None) for name in reward
+        ]
+    except ValidationError as error:
+        raise user_error(error, "weights") from error
     composite = build(terms, device=choose_device(), dtype=torch.float32, field="reward")
     table = Table("picture", *reward)
     for path in pictures:

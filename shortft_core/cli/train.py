@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Self
 
 import typer
@@ -13,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shortft_core.cli.quiet import silence_libraries
 from shortft_core.events import (
     AlertRaised,
     EvaluationDone,
     Event,
+    LogLine,
     PhaseStarted,
     RunFinished,
     RunStarted,
@@ -34,12 +37,14 @@ def train(
     """Tunes a base model towards rewards; run it again to resume after a stop."""
     from shortft_core.run import RunFolder, run_job
 
+    silence_libraries()
     console = Console()
     folder = RunFolder(run_folder or Path("runs") / spec.stem)
     job = read_spec(spec)
     with LiveProgress(console) as progress, stop_on_interrupt() as stopped:
-        run_job(job, folder, emit=progress.show, should_stop=lambda: bool(stopped))
-    console.print(f"adapter: {folder.adapter}", soft_wrap=True, highlight=False)
+        state = run_job(job, folder, emit=progress.show, should_stop=lambda: bool(stopped))
+    if state.update:
+        console.print(f"adapter: {folder.adapter}", soft_wrap=True, highlight=False)
 
 
 class LiveProgress:
@@ -77,6 +82,8 @@ class LiveProgress:
             self.progress.update(self.task, description=text, completed=event.update)
         elif isinstance(event, EvaluationDone):
             self.console.print(evaluation_table(event))
+        elif isinstance(event, LogLine):
+            self.console.print(event.message, markup=False)
         elif isinstance(event, AlertRaised):
             self.console.print(f"[yellow]alert[/] {event.kind}: {event.message}")
         elif isinstance(event, RunFinished):
@@ -96,12 +103,18 @@ def evaluation_table(event: EvaluationDone) -> Table:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM inside the block, so that a run ends after a whole update."""
+    """Collects the first SIGINT or SIGTERM, so that a run ends after a whole update.
+
+    The second one ends it at once; the last checkpoint stays.
+    """
     received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: received.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def collect(number: int, _: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:

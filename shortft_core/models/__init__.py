@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from shortft_core import catalog
-from shortft_core.errors import UserError, WeightsError
+from shortft_core.errors import MissingWeightsError, UserError, WeightsError
 from shortft_core.spec import Source
 from shortft_core.weights import locate
 
@@ -25,7 +25,7 @@ class DiffusionModel(Protocol):
     denoiser: nn.Module
     """Where adapters attach."""
     alphas_cumprod: Tensor
-    """Signal level of each training timestep, float64 [train_timesteps]."""
+    """Signal level of each training timestep, float64 [train_timesteps], on the CPU."""
     train_timesteps: int
     steps_offset: int
     guidance_scale: float
@@ -34,11 +34,8 @@ class DiffusionModel(Protocol):
     """Pixels per side the model was trained for."""
     pixels_per_latent: int
     device: torch.device
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the denoiser's weights: what an adapter belongs to."""
-        ...
+    fingerprint: str
+    """sha256 of the denoiser's weights: what an adapter belongs to."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
@@ -90,8 +87,23 @@ def _family(folder: Path, field: str) -> str:
             f"{folder} is not a diffusers pipeline: model_index.json is missing",
             "Give the folder that holds model_index.json, unet/, vae/, text_encoder/, tokenizer/",
         )
-    family = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    family = read_config(index, field).get("_class_name")
     if family not in catalog.MODEL_FAMILIES:
         known = ", ".join(catalog.MODEL_FAMILIES)
         raise UserError(field, f"{folder} is a {family}", f"Use a model of the family {known}")
     return str(family)
+
+
+def read_config(path: Path, field: str) -> dict[str, Any]:
+    """A JSON object of a model folder; MissingWeightsError or WeightsError names the file."""
+    if not path.is_file():
+        raise MissingWeightsError(field, f"{path} is missing", "Fetch or save the model again")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(
+            field, f"{path} is not JSON ({error})", "Fetch or save the model again"
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(field, f"{path} holds no JSON object", "Fetch or save the model again")
+    return content

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +12,15 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from shortft_core.clip_embedder import load_tokenizer
 from shortft_core.errors import MissingWeightsError, UserError, WeightsError
+from shortft_core.models import read_config
 
 DEFAULT_GUIDANCE_SCALE: Final = 7.5
+CACHED_PROMPTS: Final = 4096
+"""About 1 GB of SD 1.5 conditioning in fp32; a service that runs for weeks sees more prompts."""
 _PARTS: Final = ("unet", "vae", "text_encoder")
+_STEMS: Final = ("diffusion_pytorch_model", "model")
 
 
 class StableDiffusion:
@@ -39,27 +42,15 @@ class StableDiffusion:
         for module in (unet, vae, text_encoder):
             module.requires_grad_(False).eval().to(device)
         self.device = device
-        self.alphas_cumprod = _alphas_cumprod(scheduler.config).to(device)
+        self.alphas_cumprod = _alphas_cumprod(scheduler.config)
         self.train_timesteps: int = scheduler.config.num_train_timesteps
         self.steps_offset: int = scheduler.config.steps_offset
         self.guidance_scale = DEFAULT_GUIDANCE_SCALE
         self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_size: int = unet.config.sample_size * self.pixels_per_latent
-        self._folder = folder
+        # Taken before any adapter is attached, so that it names the base model alone.
+        self.fingerprint = _fingerprint(unet, folder)
         self._conditioning: dict[str, Tensor] = {}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 of the UNet: of its files in name order, or of its tensors if it has none."""
-        digest = hashlib.sha256()
-        if self._folder is None:
-            for name, tensor in self.denoiser.state_dict().items():
-                digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-            return digest.hexdigest()
-        for path in sorted((self._folder / "unet").glob("*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
@@ -75,6 +66,8 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Last hidden states [B, tokens, width], cached per prompt."""
+        if len(self._conditioning) > CACHED_PROMPTS:
+            self._conditioning.clear()
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._conditioning]
         if new:
             ids = self.tokenizer(
@@ -118,11 +111,12 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype, field: str) 
             raise MissingWeightsError(
                 field, f"{folder} has no folder {name}", "Fetch or save the whole pipeline again"
             )
+    text_encoder = _part(CLIPTextModel, folder / "text_encoder", dtype, field)
     return StableDiffusion(
         unet=_part(UNet2DConditionModel, folder / "unet", dtype, field),
         vae=_part(AutoencoderKL, folder / "vae", torch.float32, field),
-        text_encoder=_part(CLIPTextModel, folder / "text_encoder", dtype, field),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        text_encoder=text_encoder,
+        tokenizer=load_tokenizer(folder / "tokenizer", text_encoder.config, field),
         scheduler=_scheduler(folder / "scheduler", field),
         device=device,
         folder=folder,
@@ -130,11 +124,21 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype, field: str) 
 
 
 def _part(kind: Any, folder: Path, dtype: torch.dtype, field: str) -> Any:
-    """One sub-model, refused unless its file holds exactly its keys, all finite."""
+    """One sub-model, refused unless its safetensors hold exactly its keys, all finite."""
+    if not weight_files(folder):
+        raise MissingWeightsError(
+            field,
+            f"{folder} holds no {_STEMS[0]}.safetensors or {_STEMS[1]}.safetensors",
+            "Fetch the model again, or save it with safe_serialization=True",
+        )
     precision = {"dtype" if kind is CLIPTextModel else "torch_dtype": dtype}
     try:
         module, info = kind.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, **precision
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            use_safetensors=True,
+            **precision,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
@@ -159,14 +163,44 @@ def _part(kind: Any, folder: Path, dtype: torch.dtype, field: str) -> Any:
     return module
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that diffusers loads from a part: one of a known name, or its shards."""
+    whole = [folder / f"{stem}.safetensors" for stem in _STEMS]
+    shards = [path for stem in _STEMS for path in folder.glob(f"{stem}-*-of-*.safetensors")]
+    return [path for path in whole if path.is_file()] or sorted(shards)
+
+
+def _fingerprint(unet: nn.Module, folder: Path | None) -> str:
+    """sha256 of the UNet's files; of its tensors where it came from no folder."""
+    digest = hashlib.sha256()
+    if folder is None:
+        for name, tensor in unet.state_dict().items():
+            digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+    for path in weight_files(folder / "unet"):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def _scheduler(folder: Path, field: str) -> DDIMScheduler:
-    config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction != "epsilon":
-        raise UserError(
-            field, f"{folder.parent} predicts {prediction}", "Use a model that predicts epsilon"
-        )
-    return DDIMScheduler.from_config(config, timestep_spacing="leading", clip_sample=False)
+    """The noise schedule; what our DDIM step does not know is refused, never ignored."""
+    config = read_config(folder / "scheduler_config.json", field)
+    known: dict[str, object] = {
+        "prediction_type": "epsilon",
+        "trained_betas": None,
+        "rescale_betas_zero_snr": False,
+        "set_alpha_to_one": False,
+    }
+    for name, value in known.items():
+        if config.get(name, value) != value:
+            raise UserError(
+                field,
+                f"the scheduler of {folder.parent} has {name} {config[name]!r}",
+                f"Use a model whose scheduler has {name} {value!r}, as SD 1.x has",
+            )
+    sampling = {"timestep_spacing": "leading", "clip_sample": False, "set_alpha_to_one": False}
+    return DDIMScheduler.from_config(config, **sampling)
 
 
 def _alphas_cumprod(config: Any) -> Tensor:

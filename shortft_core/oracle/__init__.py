@@ -1,1 +1,1 @@
-"""The held-out judge of the bundled `shapes` world: what a caption asks for and what an image shows."""
+"""The held-out judge of the `shapes` world: what a caption asks for, what an image shows."""

@@ -23,7 +23,7 @@ class Source(Spec):
     id: str | None = Field(default=None, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     """A repository of the model hub, `owner/name`."""
     revision: str | None = None
-    """Commit, tag or branch of `id`; resolving pins it to a commit."""
+    """Commit, tag or branch of `id`; name a commit for a run that others can repeat."""
     path: str | None = None
     """A file or folder of this machine; command line only."""
 
@@ -60,4 +60,6 @@ class PromptSource(Spec):
         given = (self.name, self.id, self.inline, self.path)
         if sum(value is not None for value in given) != 1:
             raise ValueError("give exactly one of name, id, inline, path")
+        if self.column is not None and self.inline is not None:
+            raise ValueError("column belongs to a file: drop it beside inline")
         return self

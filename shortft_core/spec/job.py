@@ -19,9 +19,10 @@ class Evaluation(Spec):
     prompts: PromptSource | None = None
     """Held-out prompts; by default the evaluation split of the job's prompts."""
     every_updates: int = Field(default=30, ge=1)
-    """Updates between evaluations; the first and the last model are always evaluated."""
-    held_out: tuple[str, ...] = ()
-    """Judges beside the target reward: reward names of the catalog, or `oracle`."""
+    """Updates between evaluations; the base model and the finished one are always evaluated."""
+    held_out: tuple[str, ...] | None = None
+    """Judges that are not optimised: rewards of the catalog, or `oracle` for `shapes` captions.
+    By default a CLIP that is not among the rewards; an empty list for none."""
     count: int = Field(default=16, ge=1)
     """Prompts taken from the front of the held-out prompts."""
     seeds: int = Field(default=1, ge=1)
@@ -34,7 +35,8 @@ class Guard(Spec):
     max_heldout_drop: float = Field(default=0.5, gt=0)
     """Allowed fall of the held-out mean, in standard deviations of the base model's scores."""
     action: Literal["none", "pause", "stop"] = "none"
-    """What happens then, beside the `job.alert` event."""
+    """What happens then, beside the `job.alert` event: `pause` ends the run until it is started
+    again, `stop` for good."""
 
 
 class JobSpec(Spec):
@@ -55,9 +57,11 @@ class JobSpec(Spec):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Every random number of the job follows from it."""
     max_runtime_seconds: int | None = Field(default=None, ge=1)
-    """The job stops with its best model after this long."""
+    """Wall time after which the run ends with an evaluation; `best` holds its best model."""
     name: str | None = Field(default=None, max_length=200)
+    """What people call the job; kept with it, used for nothing."""
     metadata: dict[str, str] = Field(default_factory=dict)
+    """The caller's own labels; kept with the job, used for nothing."""
 
     @field_validator("rewards")
     @classmethod

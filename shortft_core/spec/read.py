@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
 from shortft_core.errors import UnknownNameError, UserError
 from shortft_core.spec.job import JobSpec
+
+_REMEDIES: Final = {
+    "extra_forbidden": "Remove it or correct its spelling",
+    "missing": "Add this field",
+    "value_error": "Change one of the fields it names",
+}
 
 
 def read_spec(path: Path) -> JobSpec:
@@ -30,12 +36,13 @@ def parse_spec(content: dict[str, Any]) -> JobSpec:
     try:
         return JobSpec.model_validate(content)
     except ValidationError as error:
-        raise _user_error(error) from error
+        raise user_error(error) from error
 
 
-def _user_error(error: ValidationError) -> UserError:
+def user_error(error: ValidationError, prefix: str = "") -> UserError:
+    """The first of pydantic's mistakes as ours, with the nearest names or a remedy."""
     first, *others = error.errors()
-    field = ".".join(str(part) for part in first["loc"]) or "spec"
+    field = ".".join((prefix, *map(str, first["loc"]))).strip(".") or "spec"
     context = first.get("ctx", {})
     if first["type"] == "union_tag_invalid":
         known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
@@ -45,9 +52,5 @@ def _user_error(error: ValidationError) -> UserError:
         return UnknownNameError(field, first["input"], known)
     problem = first["msg"].removeprefix("Value error, ")
     more = f"; {len(others)} more mistakes follow" if others else ""
-    remedy = (
-        "Remove it or correct its spelling"
-        if first["type"] == "extra_forbidden"
-        else ("See the fields of the job specification")
-    )
+    remedy = _REMEDIES.get(first["type"], "Correct this field of the job specification")
     return UserError(field, f"{problem}{more}", remedy)

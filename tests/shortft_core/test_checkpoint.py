@@ -29,12 +29,12 @@ def step(parameters: list[nn.Parameter], optimizer: torch.optim.AdamW, update: i
 
 
 def manifest(update: int) -> Manifest:
-    return Manifest(update=update, updates=10, seconds=1.5, spec_sha256="spec")
+    return Manifest(update=update, updates=10, seconds=1.5, spec_sha256="spec", base_sha256="base")
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(LocalStore(tmp_path), "spec")
+    return Checkpoints(LocalStore(tmp_path), "spec", "base")
 
 
 def test_a_resumed_optimizer_continues_bit_for_bit(checkpoints: Checkpoints) -> None:
@@ -94,7 +94,7 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
             written.append(key)
             return super().write(key, data)
 
-    event = Checkpoints(Recording(tmp_path), "spec").save(manifest(7), *trained(1))
+    event = Checkpoints(Recording(tmp_path), "spec", "base").save(manifest(7), *trained(1))
     assert written == [
         "checkpoints/000007/state.safetensors",
         "checkpoints/000007/manifest.json",
@@ -106,4 +106,10 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
 def test_another_specification_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(manifest(1), *trained(1))
     with pytest.raises(ArtifactError, match="another specification"):
-        Checkpoints(LocalStore(tmp_path), "other").resume(*trained(0))
+        Checkpoints(LocalStore(tmp_path), "other", "base").resume(*trained(0))
+
+
+def test_another_base_model_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.save(manifest(1), *trained(1))
+    with pytest.raises(ArtifactError, match="base model has changed"):
+        Checkpoints(LocalStore(tmp_path), "spec", "other").resume(*trained(0))

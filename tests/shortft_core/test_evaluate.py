@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -124,6 +125,33 @@ def test_images_that_have_become_one_raise_the_alarm(load_tiny: LoadTiny, tmp_pa
     judge.__dict__["base"] = Scores(contrast, base.judges)
     assert judge.evaluate(1, best=None).alarm
     assert [e.kind for e in events if isinstance(e, AlertRaised)] == ["diversity_collapse"]
+
+
+def test_a_panel_of_one_image_raises_no_alarm(load_tiny: LoadTiny, tmp_path: Path) -> None:
+    events: list[Event] = []
+    judge = evaluator(load_tiny, tmp_path, events)
+    judge.panel = replace(judge.panel, prompts=("a red",), seeds=(1,))
+    verdict = judge.evaluate(1, best=None)
+    assert verdict.is_best
+    assert not verdict.alarm
+
+
+def test_scores_that_are_not_finite_are_never_best(load_tiny: LoadTiny, tmp_path: Path) -> None:
+    events: list[Event] = []
+    judge = evaluator(load_tiny, tmp_path, events)
+    judge.prepare()
+    assert judge.tuned.bank is not None
+    judge.tuned.bank.parameters(1)[1].data.fill_(float("nan"))
+    verdict = judge.evaluate(1, best=None)
+    assert verdict.alarm
+    assert not verdict.is_best
+    assert [event.kind for event in events if isinstance(event, AlertRaised)] == ["nan"]
+
+
+def test_a_judge_without_spread_counts_in_raw_units() -> None:
+    base = scores(a=(0.9, 0.9, 0.9))
+    tuned = scores(a=(0.899, 0.899, 0.899))
+    assert held_out_drop(base, tuned, ["a"]) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_best_needs_a_higher_target(load_tiny: LoadTiny, tmp_path: Path) -> None:

@@ -119,6 +119,25 @@ def test_changed_or_missing_files_are_refused(load_tiny: LoadTiny, tmp_path: Pat
         load_adapter(tmp_path, load_tiny())
 
 
+def test_a_refused_adapter_leaves_the_model_as_it_was(load_tiny: LoadTiny, tmp_path: Path) -> None:
+    card = save(tmp_path / "good", tuned(load_tiny))
+    save(tmp_path / "torn", tuned(load_tiny))
+    (tmp_path / "torn" / card.branches[0]).write_bytes(b"")
+    model = load_tiny()
+    with pytest.raises(ArtifactError):
+        load_adapter(tmp_path / "torn", model)
+    assert load_adapter(tmp_path / "good", model).plan == PLAN
+
+
+def test_saving_again_replaces_the_whole_folder(load_tiny: LoadTiny, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    save(folder, tuned(load_tiny))
+    (folder / "stray").touch()
+    save(folder, tuned(load_tiny))
+    assert {p.name for p in folder.iterdir()} == {"branch_1.safetensors", "shortft.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
 def test_a_folder_without_card_is_refused(load_tiny: LoadTiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no shortft\.json"):
         load_adapter(tmp_path, load_tiny())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.events import Event, RunFinished, RunStarted, read_jsonl
+from shortft_core.errors import UnknownNameError, UserError, WeightsError
+from shortft_core.events import Event, LogLine, RunFinished, RunStarted, read_jsonl
 from shortft_core.export import read_card
 from shortft_core.run import RunFolder, run_job
 from shortft_core.spec import JobSpec
@@ -56,7 +56,8 @@ def run(spec: JobSpec, path: Path, stop_after: int | None = None) -> list[Event]
 def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
     events = run(parse_spec(content), path)
-    assert list(read_jsonl(path / "events.jsonl")) == events
+    assert list(read_jsonl(path / "events.jsonl")) == events[1:]
+    assert events[0].type == "job.phase"
     stored = JobSpec.model_validate_json((path / "spec.json").read_text())
     assert stored.method.guidance_scale == 7.5
     card = read_card(path / "adapter")
@@ -85,6 +86,28 @@ def test_a_folder_belongs_to_one_specification(content: dict[str, Any], tmp_path
     run(parse_spec(content), tmp_path)
     with pytest.raises(UserError, match="another specification"):
         run(parse_spec(content | {"seed": 1}), tmp_path)
+
+
+def test_a_wrong_path_can_be_corrected(content: dict[str, Any], tmp_path: Path) -> None:
+    wrong = content | {"base_model": {"path": str(tmp_path / "nowhere")}}
+    with pytest.raises(WeightsError, match="not a diffusers pipeline"):
+        run(parse_spec(wrong), tmp_path / "run")
+    events = run(parse_spec(content), tmp_path / "run")
+    assert [e.updates for e in events if isinstance(e, RunFinished)] == [4]
+
+
+def test_oddities_of_the_prompts_are_told(content: dict[str, Any], tmp_path: Path) -> None:
+    content["prompts"] = {"inline": ["a red circle", "", "a red circle"]}
+    messages = [e.message for e in run(parse_spec(content), tmp_path) if isinstance(e, LogLine)]
+    assert any("empty" in message for message in messages)
+    assert any("repeat" in message for message in messages)
+
+
+def test_a_run_stopped_before_its_first_update_publishes_nothing(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    run(parse_spec(content), tmp_path, stop_after=0)
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_unknown_names_are_refused_before_anything_is_loaded(

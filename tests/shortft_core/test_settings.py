@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from shortft_core.errors import UserError
 from shortft_core.settings import settings
 
-NAMES = ("SHORTFT_CACHE_DIR", "SHORTFT_OFFLINE", "SHORTFT_MODEL_DIR", "SHORTFT_DEVICE")
+NAMES = ("SHORTFT_CACHE_DIR", "SHORTFT_OFFLINE", "SHORTFT_DEVICE")
 
 
 @pytest.fixture(autouse=True)
@@ -25,17 +25,15 @@ def test_defaults_need_no_environment() -> None:
     found = settings()
     assert found.cache_dir.name == "shortft"
     assert found.cache_dir.is_absolute()
-    assert (found.offline, found.model_dir, found.device) == (False, None, "auto")
+    assert (found.offline, found.device) == (False, "auto")
 
 
 def test_every_setting_has_its_variable(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environment.setenv("SHORTFT_CACHE_DIR", str(tmp_path))
-    environment.setenv("SHORTFT_MODEL_DIR", "~/models")
     environment.setenv("SHORTFT_OFFLINE", "yes")
     environment.setenv("SHORTFT_DEVICE", "cuda:1")
     found = settings()
     assert found.cache_dir == tmp_path
-    assert found.model_dir == Path.home() / "models"
     assert found.offline
     assert found.device == "cuda:1"
 

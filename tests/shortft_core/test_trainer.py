@@ -54,6 +54,21 @@ def job(method: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
     return parse_spec(content | fields)
 
 
+class Falling:
+    """A held-out judge whose liking of the tuned model can be taken away."""
+
+    name = "judge"
+
+    def __init__(self) -> None:
+        self.penalty = 0.0
+        self.seen = 0
+
+    def score(self, images: Tensor, prompts: object, *, exact: bool = False) -> Tensor:
+        self.seen += 1
+        # The first panel that it sees is the base model's.
+        return images.mean(dim=(1, 2, 3)) - (self.penalty if self.seen > 1 else 0.0)
+
+
 class Run:
     """A trainer on the tiny model with every event kept."""
 
@@ -61,11 +76,14 @@ class Run:
         self.events: list[Event] = []
         self.stop_after: int | None = None
         self.best: list[int] = []
+        self.judge = Falling()
         reward = rewards.build(spec.rewards, device=model.device, dtype=torch.float32)
         self.method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
         store = LocalStore(folder)
         evaluator = Evaluator(
-            panel=Panel(prompts=PROMPTS[:2], seeds=(1, 2), reward=reward, held_out={}),
+            panel=Panel(
+                prompts=PROMPTS[:2], seeds=(1, 2), reward=reward, held_out={"judge": self.judge}
+            ),
             tuned=Sampler(
                 model=model,
                 plan=self.method.inference_plan,
@@ -82,7 +100,7 @@ class Run:
             method=self.method,
             prompts=PROMPTS,
             evaluator=evaluator,
-            checkpoints=Checkpoints(store, spec.sha256()),
+            checkpoints=Checkpoints(store, spec.sha256(), model.fingerprint),
             emit=self.events.append,
             should_stop=self._should_stop,
         )
@@ -184,6 +202,7 @@ def test_broken_numbers_stop_before_the_optimizer_moves(
     for ours, theirs in zip(run.weights(), before, strict=True):
         assert torch.equal(ours, theirs)
     assert [alert.kind for alert in run.of(AlertRaised)] == ["nan"]
+    assert [event.outcome for event in run.of(RunFinished)] == ["stopped", "failed"]
 
 
 class NotFinite:
@@ -210,14 +229,46 @@ def test_a_length_in_seconds_becomes_updates_once(start: Callable[..., Run]) -> 
     assert start(spec).trainer.state.updates == 3
 
 
-def test_the_runtime_limit_ends_the_run_with_a_checkpoint(start: Callable[..., Run]) -> None:
-    spec = job({"updates": 50, "checkpoint_every": 50})
-    run = start(spec.model_copy(update={"max_runtime_seconds": 1000}))
-    run.go(stop_after=1)
-    assert [e.update for e in run.of(CheckpointSaved)] == [1]
-    run.trainer.state = run.trainer.state.model_copy(update={"seconds": 1000.0})
-    assert run.go().update == 1
-    assert [e.outcome for e in run.of(RunFinished)] == ["stopped", "stopped"]
+def test_the_runtime_limit_ends_the_run_with_an_evaluation_and_a_checkpoint(
+    start: Callable[..., Run],
+) -> None:
+    spec = job({"updates": 100_000, "checkpoint_every": 1000, "rank": 1})
+    spec = spec.model_copy(update={"max_runtime_seconds": 1})
+    run = start(spec)
+    state = run.go()
+    assert 0 < state.update < 100_000
+    assert [e.update for e in run.of(EvaluationDone)][-1] == state.update
+    assert [e.update for e in run.of(CheckpointSaved)][-1] == state.update
+    assert [e.outcome for e in run.of(RunFinished)] == ["stopped"]
+    again = start(spec)
+    assert again.go().update == state.update, "the limit counts the time before the resume"
+
+
+@pytest.mark.parametrize(
+    ("action", "updates", "after_restart"), [("none", 6, 6), ("pause", 3, 6), ("stop", 3, 3)]
+)
+def test_the_guard_acts_when_the_held_out_judge_falls(
+    start: Callable[..., Run], action: str, updates: int, after_restart: int
+) -> None:
+    spec = job(guard={"action": action})
+    run = start(spec)
+    run.judge.penalty = 100.0
+    assert run.go().update == updates
+    kinds = {alert.kind for alert in run.of(AlertRaised)}
+    assert kinds == {"reward_divergence"}
+    assert run.best == []
+    again = start(spec)
+    assert again.go().update == after_restart
+
+
+def test_the_base_model_is_scored_before_the_first_update(start: Callable[..., Run]) -> None:
+    run = start(job())
+    run.judge.penalty = float("nan")
+    run.judge.seen = 1
+    with pytest.raises(DivergedError, match="judge gives the base model"):
+        run.go()
+    assert not list(run.of(StepMetrics))
+    assert [event.outcome for event in run.of(RunFinished)] == ["failed"]
 
 
 def test_best_is_remembered_across_a_resume(start: Callable[..., Run]) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from shortft_core import catalog
-from shortft_core.cli import app, main
-from shortft_core.errors import UserError
+from shortft_core.cli import app, demo, main
+from shortft_core.errors import MissingWeightsError, UnknownNameError, UserError
 
 Shortft = Callable[..., str]
 
@@ -54,7 +54,7 @@ def test_train_then_generate_with_the_adapter(
         "method": {"type": "draft_k", "steps": 3, "rank": 2, "batch_size": 1, "updates": 2},
         "rewards": [{"name": "brightness"}],
         "prompts": {"inline": ["a red circle"]},
-        "evaluation": {"prompts": {"inline": ["a red star"]}},
+        "evaluation": {"prompts": {"inline": ["a red star"]}, "held_out": []},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
     printed = shortft("train", "job.yaml")
@@ -97,6 +97,30 @@ def test_a_size_off_the_vae_factor_is_refused(shortft: Shortft, tiny_folder: Pat
         shortft("generate", "a", "--model", str(tiny_folder), "--height", "15")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--adapter", "a", "--steps", "20"), "an adapter serves only its own chain"),
+        (("--adapter-scale", "0.5"), "there is no adapter to scale"),
+        (("--model", "a/b/c"), "no known name, existing path or hub id"),
+        (("--height", "0"), "height: 0 is not a multiple"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    shortft: Shortft, arguments: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        shortft("generate", "a", *arguments)
+
+
+def test_weights_for_a_reward_without_any_are_refused(shortft: Shortft) -> None:
+    arguments = ("--prompt", "a", "--weights", "shapes")
+    with pytest.raises(UserError, match="have no weights"):
+        shortft("score", "a.png", *arguments, "--reward", "brightness")
+    with pytest.raises(UserError, match=r"weights\.combined"):
+        shortft("score", "a.png", "--prompt", "a", "--weights", "o/r", "--reward", "combined")
+
+
 def test_mistakes_end_with_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -109,3 +133,30 @@ def test_mistakes_end_with_one_line_and_code_2(
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert "base_model" in shown
+
+
+def test_the_demo_writes_its_picture_and_starts_afresh(
+    shortft: Shortft, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = yaml.safe_load(demo.SPEC.read_text())
+    spec["base_model"] = {"path": str(tiny_folder)}
+    spec["method"] |= {"steps": 3, "gradient_steps": 1, "rank": 2, "updates": 1, "batch_size": 2}
+    spec["rewards"] = [{"name": "symmetry"}]
+    spec["evaluation"] |= {"count": 2, "held_out": ["brightness"]}
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(spec))
+    monkeypatch.setattr(demo, "SPEC", tmp_path / "demo.yaml")
+    for _ in range(2):
+        printed = shortft("demo")
+        assert "completed" in printed
+    with Image.open(tmp_path / "runs" / "demo" / "before_after.png") as picture:
+        assert picture.width > 300
+    events = (tmp_path / "runs" / "demo" / "events.jsonl").read_text().splitlines()
+    assert sum("job.metrics" in line for line in events) == 1
+
+
+def test_fetching_names_what_is_missing_offline(shortft: Shortft) -> None:
+    assert "shapes-base" in shortft("models", "fetch", "shapes")
+    with pytest.raises(MissingWeightsError, match="xswu/HPSv2"):
+        shortft("models", "fetch", "hps_v2")
+    with pytest.raises(UnknownNameError, match="Did you mean"):
+        shortft("models", "fetch", "hps_v3")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shortft_core import models
+from shortft_core.adapters import AdapterBank
 from shortft_core.errors import (
     MissingWeightsError,
     UnknownNameError,
@@ -105,6 +106,13 @@ def test_the_fingerprint_follows_the_weights(folder: Path, tiny_folder: Path) ->
     assert load(folder).fingerprint != load(tiny_folder).fingerprint
 
 
+def test_the_fingerprint_is_that_of_the_base_whatever_is_attached(load_tiny: LoadTiny) -> None:
+    before = load_tiny().fingerprint
+    model = load_tiny()
+    AdapterBank(model.denoiser, branches=1, rank=2)
+    assert model.fingerprint == before
+
+
 def test_half_precision_files_are_loaded_in_the_wanted_precision(folder: Path) -> None:
     tensors = {name: tensor.half() for name, tensor in load_file(folder / UNET).items()}
     save_file(tensors, folder / UNET, metadata={"format": "pt"})
@@ -131,7 +139,43 @@ def test_an_absent_part_is_named(folder: Path) -> None:
 
 def test_an_absent_file_is_named(folder: Path) -> None:
     (folder / UNET).unlink()
-    with pytest.raises(WeightsError, match="unet"):
+    with pytest.raises(MissingWeightsError, match=r"holds no diffusion_pytorch_model\.safetensors"):
+        load(folder)
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    tensors = load_file(folder / UNET)
+    torch.save(tensors, (folder / UNET).with_suffix(".bin"))
+    (folder / UNET).unlink()
+    with pytest.raises(MissingWeightsError, match="safe_serialization=True"):
+        load(folder)
+
+
+def test_an_empty_tokenizer_folder_is_refused(folder: Path) -> None:
+    for path in (folder / "tokenizer").iterdir():
+        path.unlink()
+    with pytest.raises(MissingWeightsError, match=r"tokenizer\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize(("text", "problem"), [("{", "is not JSON"), ("[]", "no JSON object")])
+def test_broken_configurations_are_named(folder: Path, name: str, text: str, problem: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(WeightsError, match=problem):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"trained_betas": [0.1]}, {"rescale_betas_zero_snr": True}, {"set_alpha_to_one": True}],
+)
+def test_schedules_that_our_step_does_not_know_are_refused(
+    folder: Path, change: dict[str, object]
+) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=next(iter(change))):
         load(folder)
 
 
