@@ -34,8 +34,8 @@ CARD: Final = Path(__file__).parent / "cards" / "base.json"
 PICTURE: Final = Path(__file__).parent / "cards" / "samples.png"
 CHUNK: Final = 40
 GROUPS: Final = {
-    "single": {"two_shapes": 0.0, "held_out": False, "count": 600},
-    "pairs": {"two_shapes": 1.0, "held_out": False, "count": 400},
+    "single": {"two_shapes": 0.0, "held_out": False, "count": 500},
+    "pairs": {"two_shapes": 1.0, "held_out": False, "count": 350},
     "held_out_pairs": {"two_shapes": 0.3, "held_out": True, "count": 200},
 }
 """Single-shape prompts, two-shape prompts, and prompts with color-kind pairs never trained."""

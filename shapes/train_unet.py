@@ -18,6 +18,7 @@ from shapes import tokenizer as small_tokenizer
 from shapes.data import to_tensor
 from shapes.renderer import SceneBatch, captions, draw_scenes, render
 from shapes.training import STATE_FOLDER, Recipe, fit
+from shortft_core.weights import BUNDLED
 
 log = logging.getLogger("shapes")
 
@@ -161,7 +162,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, default=Path("shapes/out/vae"))
-    parser.add_argument("--to", dest="folder", type=Path, default=Path("shapes/out/base"))
+    parser.add_argument("--to", dest="folder", type=Path, default=BUNDLED / "shapes-base")
     options = parser.parse_args()
     train(options.vae, options.folder)
 

@@ -29,10 +29,6 @@ CONFIG: Final = {
 WHOLE: Final = Recipe(name="vae", steps=2400, learning_rate=8e-4, seed=101, weight_decay=0.0)
 FOCUS: Final = Recipe(name="vae-focus", steps=1200, learning_rate=6e-4, seed=102, weight_decay=0.0)
 """The plain loss leaves small shapes round, for they are few pixels; here they are half of it."""
-DECODER: Final = Recipe(
-    name="vae-decoder", steps=2400, learning_rate=4e-4, seed=103, weight_decay=0.0
-)
-"""The encoder is frozen here, so the UNet can train on its latents meanwhile."""
 BATCH: Final = 16
 KL_WEIGHT: Final = 5e-5
 
@@ -71,15 +67,6 @@ def train(folder: Path) -> None:
     vae.save_pretrained(folder)
 
 
-def refine_decoder(folder: Path) -> None:
-    """Trains the decoder alone on the frozen encoder's latents, in place."""
-    vae = AutoencoderKL.from_pretrained(folder)
-    vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
-    fit(DECODER, vae, lambda step: _loss(vae, DECODER, step, focused=True))
-    vae.save_pretrained(folder)
-
-
 def _loss(vae: AutoencoderKL, recipe: Recipe, step: int, *, focused: bool) -> Tensor:
     _, images, _ = batch(recipe.seed, step, BATCH)
     images = images * 2 - 1
@@ -102,13 +89,11 @@ def _measured_scaling_factor(vae: AutoencoderKL) -> float:
 
 
 def main() -> None:
-    """Command line: `whole`, then `decoder`."""
+    """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("whole", "decoder"))
-    parser.add_argument("--folder", type=Path, default=Path("shapes/out/vae"))
-    options = parser.parse_args()
-    {"whole": train, "decoder": refine_decoder}[options.part](options.folder)
+    parser.add_argument("--to", dest="folder", type=Path, default=Path("shapes/out/vae"))
+    train(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

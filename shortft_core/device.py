@@ -18,5 +18,5 @@ def choose_device() -> torch.device:
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """Frozen weights in bf16 on CUDA; fp32 elsewhere, where small models gain nothing from bf16."""
+    """Frozen weights in bf16 on CUDA, in fp32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -112,13 +112,15 @@ def png_bytes(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
 
 def save_all(
     sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], folder: Path
-) -> list[Path]:
-    """Generates one PNG per prompt and seed into the folder and returns their paths."""
+) -> Iterator[Path]:
+    """Generates one PNG per prompt and seed into the folder, a batch at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    pictures = to_pil(sampler.images(prompts, seeds))
-    for index, (picture, prompt, seed) in enumerate(zip(pictures, prompts, seeds, strict=True)):
-        path = folder / f"{index:04d}-{seed}.png"
-        path.write_bytes(png_bytes(picture, sampler.describe(prompt, seed)))
-        paths.append(path)
-    return paths
+    wanted = list(enumerate(zip(prompts, seeds, strict=True)))
+    for rows in _chunks(wanted, sampler.batch_size):
+        images = sampler.images(
+            [prompt for _, (prompt, _) in rows], [seed for _, (_, seed) in rows]
+        )
+        for picture, (index, (prompt, seed)) in zip(to_pil(images), rows, strict=True):
+            path = folder / f"{index:04d}-{seed}.png"
+            path.write_bytes(png_bytes(picture, sampler.describe(prompt, seed)))
+            yield path

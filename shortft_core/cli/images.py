@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from shortft_core import catalog
@@ -92,8 +93,10 @@ def generate(
     sampler = replace(sampler, batch_size=batch_size, size=size)
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + number for _ in prompts for number in range(count)]
-    for path in save_all(sampler, wanted, seeds, out):
-        Console().print(str(path), soft_wrap=True, highlight=False)
+    console = Console()
+    saved = save_all(sampler, wanted, seeds, out)
+    for path in track(saved, "generating", total=len(wanted), console=console):
+        console.print(str(path), soft_wrap=True, highlight=False)
 
 
 def _warn_of_guidance(sampler: Sampler, guidance_scale: float) -> None:

@@ -138,7 +138,7 @@ def _decode(found: Detections) -> list[Reading]:
 
 
 def _peaks(presence: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Cells [B, MAX_SHAPES] of the peaks, the strongest cell first, and their confidences.
+    """Cells [B, MAX_SHAPES] of the peaks, the surest first, and their confidences.
 
     Cells that tell of the same center are one peak: next to a border two or four of them share
     its presence, so their presences add up.
@@ -151,7 +151,9 @@ def _peaks(presence: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
         places.append(place)
         confidences.append(torch.where(same, left, 0.0).sum(-1).clamp(max=1.0))
         left = left.masked_fill(same, 0.0)
-    return torch.stack(places, dim=1), torch.stack(confidences, dim=1)
+    place, confidence = torch.stack(places, dim=1), torch.stack(confidences, dim=1)
+    surest_first = confidence.argsort(dim=1, descending=True, stable=True)
+    return place.gather(1, surest_first), confidence.gather(1, surest_first)
 
 
 class OracleJudge:
