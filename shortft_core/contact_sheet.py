@@ -21,10 +21,10 @@ PAPER: Final = (250, 250, 248)
 
 
 def contact_sheet(
-    samples: SamplesReady, evaluation: EvaluationDone, store: ArtifactStore, *, columns: int = 6
+    samples: SamplesReady, evaluation: EvaluationDone, store: ArtifactStore, *, columns: int = 8
 ) -> Image.Image:
-    """The first `columns` pairs of an evaluation, with the panel's means as the heading."""
-    pairs = samples.pairs[:columns]
+    """Evenly spaced pairs of an evaluation, with the panel's means as the heading."""
+    pairs = samples.pairs[:: max(1, len(samples.pairs) // columns)][:columns]
     width = LABEL + len(pairs) * (SIDE + GAP) + GAP
     heading = _heading(evaluation)
     top = GAP + 20 * len(heading) + GAP

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from shortft_core.export import Origin, save_adapter
 from shortft_core.generate import Sampler
 from shortft_core.methods import Method
 from shortft_core.models import DiffusionModel
-from shortft_core.rewards import Reward
+from shortft_core.rewards import Composite, Reward
 from shortft_core.spec import JobSpec, Source
 from shortft_core.spec.rewards import reward_term
 from shortft_core.trainer import StopSignal, Trainer
@@ -98,14 +98,14 @@ def run_job(
     """
     spec = catalog.resolve(spec)
     folder.refuse_other(spec)
-    prompt_set = prompts.load(spec.prompts, field="prompts")
-    panel_prompts = _panel_prompts(spec)
+    prompt_set, panel_prompts = prompts.load(spec.prompts), _panel_prompts(spec)
     emit(PhaseStarted(phase="preparing"))
     device = choose_device()
     dtype = choose_dtype(device)
     model = models.load(spec.base_model, device=device, dtype=dtype)
     reward = rewards.build(spec.rewards, device=device, dtype=dtype)
     held_out = held_out_judges(spec.evaluation.held_out or (), spec.base_model, device, dtype)
+    panel = _panel(spec, panel_prompts, reward, held_out)
     method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
     # Claimed only now: a specification that names a wrong path can be corrected and run again.
     folder.claim(spec)
@@ -114,17 +114,12 @@ def run_job(
         emit(LogLine(level="warn", message=f"prompts: {warning}"))
     publish = partial(_publish, spec=spec, method=method, model=model)
     store = LocalStore(folder.path)
-    trainer = Trainer(
+    state = Trainer(
         spec=spec,
         method=method,
         prompts=prompt_set.prompts,
         evaluator=Evaluator(
-            panel=Panel(
-                prompts=tuple(prompt for prompt, _ in panel_prompts),
-                seeds=tuple(derive_seed(spec.seed, "panel", *pair) for pair in panel_prompts),
-                reward=reward,
-                held_out=held_out,
-            ),
+            panel=panel,
             tuned=_sampler(spec, method, model),
             guard=spec.guard,
             store=store,
@@ -134,8 +129,7 @@ def run_job(
         checkpoints=Checkpoints(store, spec.sha256(), model.fingerprint),
         emit=emit,
         should_stop=should_stop,
-    )
-    state = trainer.run()
+    ).run()
     if state.update:
         publish(folder.adapter)
     return state
@@ -162,6 +156,20 @@ def _panel_prompts(spec: JobSpec) -> list[tuple[str, int]]:
     assert wanted.prompts is not None  # noqa: S101 - resolve() filled it
     chosen = prompts.load(wanted.prompts, field="evaluation.prompts").prompts[: wanted.count]
     return [(prompt, number) for prompt in chosen for number in range(wanted.seeds)]
+
+
+def _panel(
+    spec: JobSpec,
+    pairs: Sequence[tuple[str, int]],
+    reward: Composite,
+    held_out: Mapping[str, Reward],
+) -> Panel:
+    return Panel(
+        prompts=tuple(prompt for prompt, _ in pairs),
+        seeds=tuple(derive_seed(spec.seed, "panel", *pair) for pair in pairs),
+        reward=reward,
+        held_out=held_out,
+    )
 
 
 def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from shortft_core.generate import Sampler
+    from shortft_core.models import DiffusionModel
 
 
 def source(text: str, known: Container[str], field: str) -> Source:
@@ -61,35 +62,21 @@ def generate(
     """Makes pictures with a base model, or with an adapter on the chain it was trained for."""
     from dataclasses import replace
 
-    from shortft_core.device import choose_device, choose_dtype
-    from shortft_core.export import load_adapter
-    from shortft_core.generate import base_sampler, save_all
-    from shortft_core.models import load
+    from shortft_core.generate import save_all
 
     if adapter is not None and steps is not None:
         raise UserError("steps", "an adapter serves only its own chain", "Drop --steps")
     if adapter is None and adapter_scale != 1.0:
         raise UserError("adapter_scale", "there is no adapter to scale", "Name --adapter")
     silence_libraries()
-    device = choose_device()
-    base = load(
-        source(model, catalog.BASE_MODELS, "model"),
-        device=device,
-        dtype=choose_dtype(device),
-        field="model",
-    )
-    if adapter is None:
-        sampler = base_sampler(base, steps=steps or 50)
-    else:
-        sampler = load_adapter(adapter, base, scale=adapter_scale)
+    base = _load_model(model)
+    pixels = base.image_size
+    size = (pixels if height is None else height, pixels if width is None else width)
+    base.latent_shape(*size)
+    sampler = _sampler(base, adapter, adapter_scale, steps or 50)
     if guidance_scale is not None:
         _warn_of_guidance(sampler, guidance_scale)
         sampler = replace(sampler, guidance_scale=guidance_scale)
-    size = (
-        base.image_size if height is None else height,
-        base.image_size if width is None else width,
-    )
-    base.latent_shape(*size)
     sampler = replace(sampler, batch_size=batch_size, size=size)
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + number for _ in prompts for number in range(count)]
@@ -97,6 +84,24 @@ def generate(
     saved = save_all(sampler, wanted, seeds, out)
     for path in track(saved, "generating", total=len(wanted), console=console):
         console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def _load_model(model: str) -> DiffusionModel:
+    from shortft_core.device import choose_device, choose_dtype
+    from shortft_core.models import load
+
+    device = choose_device()
+    wanted = source(model, catalog.BASE_MODELS, "model")
+    return load(wanted, device=device, dtype=choose_dtype(device), field="model")
+
+
+def _sampler(base: DiffusionModel, adapter: Path | None, scale: float, steps: int) -> Sampler:
+    from shortft_core.export import load_adapter
+    from shortft_core.generate import base_sampler
+
+    if adapter is None:
+        return base_sampler(base, steps=steps)
+    return load_adapter(adapter, base, scale=scale)
 
 
 def _warn_of_guidance(sampler: Sampler, guidance_scale: float) -> None:
