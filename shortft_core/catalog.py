@@ -59,8 +59,6 @@ class Reward:
     """Source name -> part -> weights; the first source is the default."""
     preset: Mapping[str, float] = field(default_factory=dict)
     """For a preset, in place of a target: names of the rewards it adds up -> weights."""
-    table_scale: float = 1.0
-    """Factor from raw units to the units of published tables."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +113,6 @@ REWARDS: Final[Mapping[str, Reward]] = {
             },
             "shapes": {"model": Weights(bundled="shapes-hps", licence=_SHAPES_LICENCE)},
         },
-        table_scale=100.0,
     ),
     "hps_v2_1": Reward(
         spec=terms.HPSv21,
@@ -128,7 +125,6 @@ REWARDS: Final[Mapping[str, Reward]] = {
                 )
             },
         },
-        table_scale=100.0,
     ),
     "pickscore": Reward(
         spec=terms.PickScore,
@@ -140,14 +136,12 @@ REWARDS: Final[Mapping[str, Reward]] = {
             },
             "shapes": {"model": _SHAPES_PICK},
         },
-        table_scale=100.0,
     ),
     "clipscore": Reward(
         spec=terms.ClipScore,
         target="shortft_core.rewards.clip:build_clipscore",
         summary="Cosine of image and prompt under CLIP ViT-L/14",
         weights={"official": {"model": _CLIP_L}, "shapes": {"model": _SHAPES_PICK}},
-        table_scale=100.0,
     ),
     "aesthetic": Reward(
         spec=terms.Aesthetic,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from shortft_core import weights as w
 from shortft_core.catalog import Weights
 from shortft_core.errors import MissingWeightsError, UnknownNameError, WeightsError
+from shortft_core.settings import settings
 from shortft_core.spec import Source
 
 CHOICES = {
@@ -115,6 +116,17 @@ def test_a_snapshot_without_the_file_is_not_enough(hub: Callable[..., Path]) -> 
     hub("owner/model", "other.pt")
     with pytest.raises(MissingWeightsError, match=r"weights\.pt of owner/model"):
         w.locate(CHOICES["official"]["model"], field="f")
+
+
+def test_our_own_offline_switch_is_enough(
+    hub: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("SHORTFT_OFFLINE", "1")
+    settings.cache_clear()
+    with pytest.raises(MissingWeightsError, match="outgoing traffic has been disabled"):
+        w.locate(Weights(hub_id="owner/absent", licence="none"), field="base_model")
+    settings.cache_clear()
 
 
 def test_a_download_names_the_field_when_offline() -> None:
