@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from shapes.command_line import folders
 from shapes.contrast import (
     HARD_NEGATIVES,
     PatchProbe,
@@ -152,12 +151,8 @@ def save(clip: open_clip.CLIP, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, default=Path("shapes/out/vae"))
-    parser.add_argument("--to", dest="folder", type=Path, default=FOLDER)
-    options = parser.parse_args()
-    train(options.folder, options.vae)
+    to, vae = folders(__doc__, FOLDER)
+    train(to, vae)
 
 
 if __name__ == "__main__":

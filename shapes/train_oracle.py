@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from shapes.command_line import folders
+from shapes.contrast import reconstructor
 from shapes.data import batch
 from shapes.degradations import soften
 from shapes.renderer import SceneBatch
@@ -63,14 +62,7 @@ def detection_loss(found: Detections, scenes: SceneBatch) -> Tensor:
 def train(folder: Path, vae_folder: Path) -> None:
     """Trains on fresh softened scenes, one in twelve through the VAE; stores it in fp16."""
     network = build()
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def reconstruct(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = vae.encode(images * 2 - 1).latent_dist.mean
-            decoded: Tensor = vae.decode(latents).sample
-        return decoded.float() / 2 + 0.5
+    reconstruct = reconstructor(vae_folder)
 
     def loss_at(step: int) -> Tensor:
         scenes, images, _ = batch(RECIPE.seed, step, BATCH)
@@ -100,12 +92,8 @@ def save(network: Reader, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, default=Path("shapes/out/vae"))
-    parser.add_argument("--to", dest="folder", type=Path, default=FOLDER)
-    options = parser.parse_args()
-    train(options.folder, options.vae)
+    to, vae = folders(__doc__, FOLDER)
+    train(to, vae)
 
 
 if __name__ == "__main__":

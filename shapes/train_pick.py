@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from shapes import tokenizer as small_tokenizer
+from shapes.command_line import folders
 from shapes.contrast import (
     MEAN,
     STD,
@@ -141,12 +140,8 @@ def save(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, default=Path("shapes/out/vae"))
-    parser.add_argument("--to", dest="folder", type=Path, default=FOLDER)
-    options = parser.parse_args()
-    train(options.folder, options.vae)
+    to, vae = folders(__doc__, FOLDER)
+    train(to, vae)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from shapes import tokenizer as small_tokenizer
+from shapes.command_line import folders
 from shapes.data import to_tensor
 from shapes.renderer import SceneBatch, captions, draw_scenes, render
 from shapes.training import STATE_FOLDER, Recipe, fit
@@ -159,12 +159,8 @@ def write_pipeline(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None
 
 def main() -> None:
     """Command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, default=Path("shapes/out/vae"))
-    parser.add_argument("--to", dest="folder", type=Path, default=BUNDLED / "shapes-base")
-    options = parser.parse_args()
-    train(options.vae, options.folder)
+    to, vae = folders(__doc__, BUNDLED / "shapes-base")
+    train(vae, to)
 
 
 if __name__ == "__main__":
