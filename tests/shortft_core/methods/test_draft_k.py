@@ -121,3 +121,19 @@ def test_draft_1_is_its_closed_form(load_tiny: LoadTiny) -> None:
 def test_an_unresolved_spec_is_refused(load_tiny: LoadTiny) -> None:
     with pytest.raises(ValueError, match="guidance_scale is unresolved"):
         build(DraftK(), model=load_tiny(), reward=Composite([(MeanSquare(), 1.0)]), seed=0)
+
+
+def test_a_half_precision_base_trains_fp32_branches(load_tiny: LoadTiny) -> None:
+    """What a GPU runs: bf16 denoiser and text encoder, fp32 chain, VAE and branches."""
+    model = load_tiny()
+    model.denoiser.bfloat16()
+    model.text_encoder.bfloat16()
+    spec = DraftK(steps=4, gradient_steps=2, rank=2, guidance_scale=2.0)
+    method = build(spec, model=model, reward=Composite([(MeanSquare(), 1.0)]), seed=0)
+    outcome = method.loss(BATCH)
+    assert outcome.reward.dtype == torch.float32
+    outcome.loss.backward()
+    # At zero up-projections only these can move; the down-projections follow one update later.
+    moved = [layer.up[0].grad for layer in method.bank.layers.values()]
+    assert all(grad is not None and grad.dtype == torch.float32 for grad in moved)
+    assert sum(grad.norm().item() for grad in moved if grad is not None) > 0
