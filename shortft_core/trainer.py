@@ -49,7 +49,7 @@ class Trainer:
         )
         fresh = self.checkpoints.fresh(options.updates)
         self.state = self.checkpoints.resume(self._parameters(), self.optimizer) or fresh
-        self._evaluated = self._saved = self.state.update
+        self._evaluated, self._saved = self.state.update, self.state
         self._paused = False
         self._durations: list[float] = []
 
@@ -155,11 +155,11 @@ class Trainer:
             self._paused = self.spec.guard.action == "pause"
 
     def _save(self) -> None:
-        """Once per update."""
-        if self._saved == self.state.update and not self.state.halted:
+        """Unless this very state is saved: an evaluation may change it after its update was."""
+        if self._saved is self.state:
             return
-        self._saved = self.state.update
         self._set(seconds=time.monotonic() - self._began)
+        self._saved = self.state
         self.emit(self.checkpoints.save(self.state, self._parameters(), self.optimizer))
 
     def _parameters(self) -> list[nn.Parameter]:

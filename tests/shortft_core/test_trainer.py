@@ -279,3 +279,13 @@ def test_best_is_remembered_across_a_resume(start: Callable[..., Run]) -> None:
     assert run.best == [1]
     again = start(spec)
     assert again.trainer.state.best_target == run.trainer.state.best_target
+
+
+def test_the_last_evaluation_is_saved_though_its_update_already_was(
+    start: Callable[..., Run],
+) -> None:
+    spec = job({"updates": 4, "checkpoint_every": 2, "learning_rate": 0.02, "gradient_steps": 4})
+    run = start(spec)
+    run.go()
+    assert run.trainer.state.best_update == 4
+    assert start(spec).trainer.state.best_update == 4
