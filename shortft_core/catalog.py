@@ -317,13 +317,14 @@ def _resolve_method(method: AnyMethod, base_model: Source) -> AnyMethod:
     _check_name(base_model.name, BASE_MODELS, "base_model.name")
     defaults: dict[str, object] = {}
     if method.guidance_scale is None:
-        defaults["guidance_scale"] = _guidance_scale(base_model)
+        defaults["guidance_scale"] = guidance_scale(base_model)
     if method.updates is None and method.seconds is None:
         defaults["updates"] = DEFAULT_UPDATES
     return method.model_copy(update=defaults)
 
 
-def _guidance_scale(source: Source) -> float:
+def guidance_scale(source: Source) -> float:
+    """The guidance that a base model is sampled and tuned with unless a job says otherwise."""
     for name, entry in BASE_MODELS.items():
         if name == source.name or (source.id is not None and source.id == entry.weights.hub_id):
             return entry.guidance_scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,9 +93,10 @@ class Checkpoints:
                 raise ArtifactError("this run folder belongs to another specification")
             if manifest.base_sha256 != self.base_sha256:
                 raise ArtifactError("the base model has changed since this run began")
-            state = self.store.read(_state_key(update))
-            if hashlib.sha256(state).hexdigest() != manifest.state_sha256:
-                log.warning("checkpoint %d is torn; trying an older one", update)
+            try:
+                state = self.store.read(_state_key(update), sha256=manifest.state_sha256)
+            except ArtifactError as error:
+                log.warning("%s; trying an older checkpoint", error)
                 continue
             _restore(load(state), parameters, optimizer)
             return manifest

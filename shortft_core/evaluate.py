@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import torch
@@ -157,19 +157,18 @@ class Evaluator:
         return Verdict(target, is_best, alarm=bool(alerts))
 
     def _alerts(self, update: int, base: Scores, tuned: Scores) -> list[AlertRaised]:
+        alert = partial(AlertRaised, update=update, action=self.guard.action)
         broken = _not_finite(tuned)
         if broken is not None:
-            return [AlertRaised(kind="nan", update=update, action=self.guard.action, judge=broken)]
+            return [alert(kind="nan", judge=broken)]
         drop = held_out_drop(base, tuned, tuple(self.panel.held_out))
         # A panel of one image, or of equal ones, has no diversity to lose.
         share = tuned.diversity / base.diversity if base.diversity > NO_SPREAD else 1.0
         alerts = []
         if drop > self.guard.max_heldout_drop:
             alerts.append(
-                AlertRaised(
+                alert(
                     kind="reward_divergence",
-                    update=update,
-                    action=self.guard.action,
                     value=drop,
                     limit=self.guard.max_heldout_drop,
                     message="The held-out judges fell: the reward is being hacked",
@@ -177,10 +176,8 @@ class Evaluator:
             )
         if share < COLLAPSED_DIVERSITY:
             alerts.append(
-                AlertRaised(
+                alert(
                     kind="diversity_collapse",
-                    update=update,
-                    action=self.guard.action,
                     value=share,
                     limit=COLLAPSED_DIVERSITY,
                     message="The images of different prompts have become alike",

@@ -173,11 +173,10 @@ def _panel(
 
 
 def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
-    assert spec.method.guidance_scale is not None  # noqa: S101 - resolve() filled it
     return Sampler(
         model=model,
         plan=method.inference_plan,
-        guidance_scale=spec.method.guidance_scale,
+        guidance_scale=method.guidance_scale,
         bank=method.bank,
         batch_size=spec.method.batch_size,
         adapter={"spec_sha256": spec.sha256()},
@@ -185,7 +184,6 @@ def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
 
 
 def _publish(folder: Path, *, spec: JobSpec, method: Method, model: DiffusionModel) -> None:
-    assert spec.method.guidance_scale is not None  # noqa: S101 - resolve() filled it
     save_adapter(
         folder,
         method.bank,
@@ -194,7 +192,7 @@ def _publish(folder: Path, *, spec: JobSpec, method: Method, model: DiffusionMod
             base_model=spec.base_model,
             base_sha256=model.fingerprint,
             method=spec.method.type,
-            guidance_scale=spec.method.guidance_scale,
+            guidance_scale=method.guidance_scale,
             rewards=tuple(reward.name for reward in spec.rewards),
             spec_sha256=spec.sha256(),
         ),

@@ -40,6 +40,7 @@ class Method(Protocol):
     """A way to move the reward into the branches of a bank."""
 
     bank: AdapterBank
+    guidance_scale: float
     inference_plan: tuple[Evaluation, ...]
     """The chain that the tuned model serves."""
 

@@ -63,10 +63,9 @@ def load(
 
     Raises UnknownNameError, MissingWeightsError, WeightsError.
     """
-    guidance_scale = None
     if source.name is not None:
         entry = catalog.find(catalog.BASE_MODELS, source.name, f"{field}.name")
-        folder, guidance_scale = locate(entry.weights, field=field), entry.guidance_scale
+        folder = locate(entry.weights, field=field)
     elif source.id is not None:
         weights = catalog.Weights(hub_id=source.id, licence="stated by its owner")
         folder = locate(weights, field=field, revision=source.revision)
@@ -74,8 +73,7 @@ def load(
         folder = Path(source.path or "")
     factory = catalog.load(catalog.MODEL_FAMILIES[_family(folder, field)])
     model: DiffusionModel = factory(folder, device=device, dtype=dtype, field=field)
-    if guidance_scale is not None:
-        model.guidance_scale = guidance_scale
+    model.guidance_scale = catalog.guidance_scale(source)
     return model
 
 

@@ -12,11 +12,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from shortft_core import catalog
 from shortft_core.clip_embedder import load_tokenizer
 from shortft_core.errors import MissingWeightsError, UserError, WeightsError
 from shortft_core.models import read_config
+from shortft_core.weights import refuse_non_finite
 
-DEFAULT_GUIDANCE_SCALE: Final = 7.5
 CACHED_PROMPTS: Final = 4096
 """About 1 GB of SD 1.5 conditioning in fp32; a service that runs for weeks sees more prompts."""
 _PARTS: Final = ("unet", "vae", "text_encoder")
@@ -45,7 +46,7 @@ class StableDiffusion:
         self.alphas_cumprod = _alphas_cumprod(scheduler.config)
         self.train_timesteps: int = scheduler.config.num_train_timesteps
         self.steps_offset: int = scheduler.config.steps_offset
-        self.guidance_scale = DEFAULT_GUIDANCE_SCALE
+        self.guidance_scale = catalog.DEFAULT_GUIDANCE_SCALE
         self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_size: int = unet.config.sample_size * self.pixels_per_latent
         # Taken before any adapter is attached, so that it names the base model alone.
@@ -155,11 +156,7 @@ def _part(kind: Any, folder: Path, dtype: torch.dtype, field: str) -> Any:
                 f"{folder} has {len(keys)} {fault} keys, for example {min(map(str, keys))}",
                 "Use the checkpoint that belongs to this config.json",
             )
-    broken = [n for n, p in module.named_parameters() if not torch.isfinite(p).all()]
-    if broken:
-        raise WeightsError(
-            field, f"{folder} holds NaN or infinite values in {broken[0]}", "Fetch the model again"
-        )
+    refuse_non_finite(dict(module.named_parameters()), field=field, path=folder)
     return module
 
 

@@ -78,7 +78,8 @@ class _Residual(nn.Module):
         self.block = _block(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.block(features)  # type: ignore[no-any-return]
+        refined: Tensor = self.block(features)
+        return features + refined
 
 
 def _block(inner: int, outer: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
