@@ -23,7 +23,7 @@ from shortft_core.generate import Sampler
 from shortft_core.methods import Method
 from shortft_core.models import DiffusionModel
 from shortft_core.rewards import Composite, Reward
-from shortft_core.spec import JobSpec, Source
+from shortft_core.spec import AlignSpec, Source
 from shortft_core.spec.rewards import reward_term
 from shortft_core.trainer import StopSignal, Trainer
 
@@ -61,7 +61,7 @@ class RunFolder:
         """The resolved specification that the run follows."""
         return self.path / "spec.json"
 
-    def refuse_other(self, spec: JobSpec) -> None:
+    def refuse_other(self, spec: AlignSpec) -> None:
         """Raises UserError if the folder belongs to another specification."""
         if self.spec.exists() and _read_stored(self.spec) != spec:
             raise UserError(
@@ -70,15 +70,15 @@ class RunFolder:
                 f"Name another folder, or run {self.spec}",
             )
 
-    def claim(self, spec: JobSpec) -> None:
+    def claim(self, spec: AlignSpec) -> None:
         """Stores the specification."""
         with atomic_file(self.spec) as file:
             file.write((spec.model_dump_json(indent=2) + "\n").encode())
 
 
-def _read_stored(path: Path) -> JobSpec:
+def _read_stored(path: Path) -> AlignSpec:
     try:
-        return JobSpec.model_validate_json(path.read_text(encoding="utf-8"))
+        return AlignSpec.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
             "run folder", f"{path} is not a specification of this version", "Name another folder"
@@ -86,7 +86,7 @@ def _read_stored(path: Path) -> JobSpec:
 
 
 def run_job(
-    spec: JobSpec,
+    spec: AlignSpec,
     folder: RunFolder,
     *,
     emit: EventSink,
@@ -150,7 +150,7 @@ def held_out_judges(
     return judges
 
 
-def _panel_prompts(spec: JobSpec) -> list[tuple[str, int]]:
+def _panel_prompts(spec: AlignSpec) -> list[tuple[str, int]]:
     """The first `count` held-out prompts, each with the numbers of its `seeds` seeds."""
     wanted = spec.evaluation
     assert wanted.prompts is not None  # noqa: S101 - resolve() filled it
@@ -159,7 +159,7 @@ def _panel_prompts(spec: JobSpec) -> list[tuple[str, int]]:
 
 
 def _panel(
-    spec: JobSpec,
+    spec: AlignSpec,
     pairs: Sequence[tuple[str, int]],
     reward: Composite,
     held_out: Mapping[str, Reward],
@@ -172,7 +172,7 @@ def _panel(
     )
 
 
-def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
+def _sampler(spec: AlignSpec, method: Method, model: DiffusionModel) -> Sampler:
     return Sampler(
         model=model,
         plan=method.inference_plan,
@@ -183,7 +183,7 @@ def _sampler(spec: JobSpec, method: Method, model: DiffusionModel) -> Sampler:
     )
 
 
-def _publish(folder: Path, *, spec: JobSpec, method: Method, model: DiffusionModel) -> None:
+def _publish(folder: Path, *, spec: AlignSpec, method: Method, model: DiffusionModel) -> None:
     save_adapter(
         folder,
         method.bank,

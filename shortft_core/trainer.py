@@ -19,7 +19,7 @@ from shortft_core.evaluate import Evaluator
 from shortft_core.events import AlertRaised, EventSink, RunFinished, RunStarted, StepMetrics
 from shortft_core.methods import Batch, Method, Outcome
 from shortft_core.schedule import counts
-from shortft_core.spec import JobSpec
+from shortft_core.spec import AlignSpec
 
 CALIBRATION_UPDATES: Final = 3
 """Updates that turn `method.seconds` into a number of updates, once."""
@@ -32,7 +32,7 @@ StopSignal = Callable[[], bool]
 class Trainer:
     """One run of one job; everything random follows from (seed, update, index)."""
 
-    spec: JobSpec
+    spec: AlignSpec
     method: Method
     prompts: Sequence[str]
     evaluator: Evaluator

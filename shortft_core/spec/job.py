@@ -39,7 +39,7 @@ class Guard(Spec):
     again, `stop` for good."""
 
 
-class JobSpec(Spec):
+class AlignSpec(Spec):
     """One alignment job."""
 
     kind: Literal["align"] = "align"

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec.job import JobSpec
+from shortft_core.spec.job import AlignSpec
 
 _REMEDIES: Final = {
     "extra_forbidden": "Remove it or correct its spelling",
@@ -18,7 +18,7 @@ _REMEDIES: Final = {
 }
 
 
-def read_spec(path: Path) -> JobSpec:
+def read_spec(path: Path) -> AlignSpec:
     """The specification in a file; raises UserError for the first mistake and counts the others."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -31,10 +31,10 @@ def read_spec(path: Path) -> JobSpec:
     return parse_spec(content)
 
 
-def parse_spec(content: dict[str, Any]) -> JobSpec:
+def parse_spec(content: dict[str, Any]) -> AlignSpec:
     """The specification in parsed content; errors as in `read_spec`."""
     try:
-        return JobSpec.model_validate(content)
+        return AlignSpec.model_validate(content)
     except ValidationError as error:
         raise user_error(error) from error
 

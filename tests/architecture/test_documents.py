@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from shortft_core import catalog
-from shortft_core.spec import JobSpec
+from shortft_core.spec import AlignSpec
 
 GUIDES: Final = ("README.md", "CONTRIBUTING.md")
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -121,5 +121,5 @@ def test_each_decision_has_its_four_parts(root: Path) -> None:
 def test_readme_job_is_a_job(root: Path) -> None:
     block = re.search(r"^```yaml\n(.*?)^```$", _read(root / "README.md"), re.MULTILINE | re.DOTALL)
     assert block is not None
-    job = catalog.resolve(JobSpec.model_validate(yaml.safe_load(block[1])))
+    job = catalog.resolve(AlignSpec.model_validate(yaml.safe_load(block[1])))
     assert job.base_model.name == "shapes"

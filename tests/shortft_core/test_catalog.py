@@ -7,11 +7,11 @@ import pytest
 from shortft_core import catalog, prompt_sets, schedule
 from shortft_core.catalog import resolve, source_names
 from shortft_core.errors import UnknownNameError
-from shortft_core.spec import AnyReward, JobSpec, PromptSource, Source
+from shortft_core.spec import AlignSpec, AnyReward, PromptSource, Source
 from shortft_core.spec import rewards as terms
 
 
-def job(**changes: Any) -> JobSpec:
+def job(**changes: Any) -> AlignSpec:
     content = {
         "base_model": {"name": "shapes"},
         "method": {"type": "draft_k"},
@@ -19,10 +19,10 @@ def job(**changes: Any) -> JobSpec:
         "prompts": {"name": "shapes-train"},
         **changes,
     }
-    return JobSpec.model_validate(content)
+    return AlignSpec.model_validate(content)
 
 
-def unresolved(spec: JobSpec) -> set[str]:
+def unresolved(spec: AlignSpec) -> set[str]:
     """Fields that are None although something decides them."""
     found = {"evaluation.prompts"} if spec.evaluation.prompts is None else set()
     if spec.method.guidance_scale is None:
@@ -54,7 +54,7 @@ def test_resolving_leaves_nothing_open_and_is_idempotent(name: str) -> None:
     assert unresolved(JOBS[name])
     assert unresolved(resolved) == set()
     assert resolve(resolved) == resolved
-    assert JobSpec.model_validate_json(resolved.model_dump_json()) == resolved
+    assert AlignSpec.model_validate_json(resolved.model_dump_json()) == resolved
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from shortft_core.errors import UnknownNameError, UserError, WeightsError
 from shortft_core.events import Event, LogLine, RunFinished, RunStarted, read_jsonl
 from shortft_core.export import read_card
 from shortft_core.run import RunFolder, run_job
-from shortft_core.spec import JobSpec
+from shortft_core.spec import AlignSpec
 from shortft_core.spec.read import parse_spec
 
 
@@ -35,7 +35,7 @@ def content(tiny_folder: Path) -> dict[str, Any]:
     }
 
 
-def run(spec: JobSpec, path: Path, stop_after: int | None = None) -> list[Event]:
+def run(spec: AlignSpec, path: Path, stop_after: int | None = None) -> list[Event]:
     events: list[Event] = []
     seen: list[int] = []
 
@@ -58,7 +58,7 @@ def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) ->
     events = run(parse_spec(content), path)
     assert list(read_jsonl(path / "events.jsonl")) == events[1:]
     assert events[0].type == "job.phase"
-    stored = JobSpec.model_validate_json((path / "spec.json").read_text())
+    stored = AlignSpec.model_validate_json((path / "spec.json").read_text())
     assert stored.method.guidance_scale == 7.5
     card = read_card(path / "adapter")
     assert card.spec_sha256 == stored.sha256()

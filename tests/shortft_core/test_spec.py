@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import DraftK, JobSpec, PromptSource, Source, Spec
+from shortft_core.spec import AlignSpec, DraftK, PromptSource, Source, Spec
 from shortft_core.spec import rewards as terms
 from shortft_core.spec.read import parse_spec, read_spec
 
@@ -29,14 +29,14 @@ def all_specs(kind: type[Spec]) -> set[type[Spec]]:
 
 
 def test_a_job_survives_json() -> None:
-    spec = JobSpec.model_validate(job())
-    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+    spec = AlignSpec.model_validate(job())
+    assert AlignSpec.model_validate_json(spec.model_dump_json()) == spec
     assert isinstance(spec.rewards[0], terms.HPSv2)
     assert isinstance(spec.rewards[1], terms.Symmetry)
 
 
 def test_specifications_are_frozen_and_closed() -> None:
-    spec = JobSpec.model_validate(job())
+    spec = AlignSpec.model_validate(job())
     with pytest.raises(ValidationError, match="frozen"):
         spec.seed = 1  # type: ignore[misc]
     for kind in all_specs(Spec):
@@ -46,7 +46,7 @@ def test_specifications_are_frozen_and_closed() -> None:
 
 def test_an_unknown_field_is_named_with_its_path() -> None:
     with pytest.raises(ValidationError) as caught:
-        JobSpec.model_validate(job(method={"type": "draft_k", "learning_rte": 1e-3}))
+        AlignSpec.model_validate(job(method={"type": "draft_k", "learning_rte": 1e-3}))
     (error,) = caught.value.errors()
     assert error["type"] == "extra_forbidden"
     assert error["loc"][-1] == "learning_rte"
@@ -54,7 +54,7 @@ def test_an_unknown_field_is_named_with_its_path() -> None:
 
 def test_every_reward_has_its_own_fields() -> None:
     with pytest.raises(ValidationError, match=r"antialias"):
-        JobSpec.model_validate(job(rewards=[{"name": "symmetry", "antialias": False}]))
+        AlignSpec.model_validate(job(rewards=[{"name": "symmetry", "antialias": False}]))
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_prompt_source_is_exactly_one_place(source: dict[str, object]) -> None
 
 def test_a_reward_is_named_once() -> None:
     with pytest.raises(ValidationError, match="symmetry is named twice: merge the weights"):
-        JobSpec.model_validate(job(rewards=[{"name": "symmetry"}, {"name": "symmetry"}]))
+        AlignSpec.model_validate(job(rewards=[{"name": "symmetry"}, {"name": "symmetry"}]))
     with pytest.raises(ValidationError, match="at least 1"):
-        JobSpec.model_validate(job(rewards=[]))
+        AlignSpec.model_validate(job(rewards=[]))
 
 
 def test_a_length_is_updates_or_seconds() -> None:
@@ -123,8 +123,8 @@ def test_no_preset_takes_one_checkpoint_for_three_rewards() -> None:
 
 
 def test_equal_jobs_have_equal_hashes() -> None:
-    one = JobSpec.model_validate(job(metadata={"a": "1", "b": "2"}))
-    other = JobSpec.model_validate(job(metadata={"b": "2", "a": "1"}, seed=0))
+    one = AlignSpec.model_validate(job(metadata={"a": "1", "b": "2"}))
+    other = AlignSpec.model_validate(job(metadata={"b": "2", "a": "1"}, seed=0))
     assert one == other
     assert one.sha256() == other.sha256()
     assert one.sha256() != one.model_copy(update={"seed": 1}).sha256()
@@ -139,7 +139,7 @@ def test_every_field_of_a_method_says_why() -> None:
 
 def test_a_file_gives_the_same_job_as_the_content(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
-    path.write_text(JobSpec.model_validate(job()).model_dump_json(), encoding="utf-8")
+    path.write_text(AlignSpec.model_validate(job()).model_dump_json(), encoding="utf-8")
     assert read_spec(path) == parse_spec(job())
 
 

@@ -26,7 +26,7 @@ from shortft_core.events import (
 )
 from shortft_core.generate import Sampler
 from shortft_core.models.stable_diffusion import StableDiffusion
-from shortft_core.spec import JobSpec
+from shortft_core.spec import AlignSpec
 from shortft_core.spec.read import parse_spec
 from shortft_core.trainer import Trainer
 
@@ -34,7 +34,7 @@ LoadTiny = Callable[..., StableDiffusion]
 PROMPTS = ("a red circle", "a blue star", "a red star")
 
 
-def job(method: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
+def job(method: dict[str, Any] | None = None, **fields: Any) -> AlignSpec:
     options = {
         "type": "draft_k",
         "steps": 4,
@@ -72,7 +72,7 @@ class Falling:
 class Run:
     """A trainer on the tiny model with every event kept."""
 
-    def __init__(self, spec: JobSpec, model: StableDiffusion, folder: Path) -> None:
+    def __init__(self, spec: AlignSpec, model: StableDiffusion, folder: Path) -> None:
         self.events: list[Event] = []
         self.stop_after: int | None = None
         self.best: list[int] = []
@@ -121,7 +121,7 @@ class Run:
 
 @pytest.fixture
 def start(load_tiny: LoadTiny, tmp_path: Path) -> Callable[..., Run]:
-    def make(spec: JobSpec, folder: str = "run") -> Run:
+    def make(spec: AlignSpec, folder: str = "run") -> Run:
         return Run(spec, load_tiny(), tmp_path / folder)
 
     return make

@@ -1,0 +1,163 @@
+"""Everything a specification may name, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from shortft_core import prompt_sets
+from shortft_core.catalog.entries import BaseModel, MethodEntry, Reward, Weights
+from shortft_core.prompt_sets import PromptSetEntry
+from shortft_core.spec import DraftK
+from shortft_core.spec import rewards as terms
+
+_SHAPES_LICENCE: Final = "Apache-2.0"
+
+MODEL_FAMILIES: Final[Mapping[str, str]] = {
+    "StableDiffusionPipeline": "shortft_core.models.stable_diffusion:load",
+}
+"""`_class_name` of a pipeline folder -> loader of its family."""
+
+BASE_MODELS: Final[Mapping[str, BaseModel]] = {
+    "shapes": BaseModel(
+        weights=Weights(bundled="shapes-base", licence=_SHAPES_LICENCE),
+        guidance_scale=3.0,
+        summary="Bundled 6 M parameter model of colored shapes, 64 x 64, for laptops and tests",
+    ),
+    "sd15": BaseModel(
+        weights=Weights(
+            hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5", licence="CreativeML Open RAIL-M"
+        ),
+        guidance_scale=7.5,
+        summary="Stable Diffusion 1.5, 512 x 512, the model of the paper",
+    ),
+    "sd14": BaseModel(
+        weights=Weights(hub_id="CompVis/stable-diffusion-v1-4", licence="CreativeML Open RAIL-M"),
+        guidance_scale=7.5,
+        summary="Stable Diffusion 1.4, 512 x 512, the model of DRaFT and DDPO",
+    ),
+}
+
+_CLIP_L: Final = Weights(hub_id="openai/clip-vit-large-patch14", licence="MIT")
+_SHAPES_PICK: Final = Weights(bundled="shapes-pick", licence=_SHAPES_LICENCE)
+
+REWARDS: Final[Mapping[str, Reward]] = {
+    "hps_v2": Reward(
+        spec=terms.HPSv2,
+        target="shortft_core.rewards.hps:build",
+        summary="Human Preference Score v2.0 (the checkpoint of the paper's tables)",
+        weights={
+            "official": {
+                "model": Weights(
+                    hub_id="xswu/HPSv2", files=("HPS_v2_compressed.pt",), licence="Apache-2.0"
+                )
+            },
+            "shapes": {"model": Weights(bundled="shapes-hps", licence=_SHAPES_LICENCE)},
+        },
+    ),
+    "hps_v2_1": Reward(
+        spec=terms.HPSv21,
+        target="shortft_core.rewards.hps:build",
+        summary="Human Preference Score v2.1; not comparable with v2.0",
+        weights={
+            "official": {
+                "model": Weights(
+                    hub_id="xswu/HPSv2", files=("HPS_v2.1_compressed.pt",), licence="Apache-2.0"
+                )
+            },
+        },
+    ),
+    "pickscore": Reward(
+        spec=terms.PickScore,
+        target="shortft_core.rewards.clip:build_pickscore",
+        summary="PickScore v1, preference of Pick-a-Pic users",
+        weights={
+            "official": {
+                "model": Weights(hub_id="yuvalkirstain/PickScore_v1", licence="MIT (code)"),
+            },
+            "shapes": {"model": _SHAPES_PICK},
+        },
+    ),
+    "clipscore": Reward(
+        spec=terms.ClipScore,
+        target="shortft_core.rewards.clip:build_clipscore",
+        summary="Cosine of image and prompt under CLIP ViT-L/14",
+        weights={"official": {"model": _CLIP_L}, "shapes": {"model": _SHAPES_PICK}},
+    ),
+    "aesthetic": Reward(
+        spec=terms.Aesthetic,
+        target="shortft_core.rewards.aesthetic:build",
+        summary="LAION aesthetic predictor v2, ignores the prompt",
+        weights={
+            "official": {
+                "head": Weights(
+                    url="https://github.com/christophschuhmann/improved-aesthetic-predictor"
+                    "/raw/6934dd81792f086e613a121dbce43082cb8be85e"
+                    "/sac+logos+ava1-l14-linearMSE.pth",
+                    files=("sac+logos+ava1-l14-linearMSE.pth",),
+                    sha256={
+                        "sac+logos+ava1-l14-linearMSE.pth": (
+                            "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0"
+                        )
+                    },
+                    licence="Apache-2.0",
+                ),
+                "clip": _CLIP_L,
+            },
+            "shapes": {
+                "head": Weights(bundled="shapes-aesthetic", licence=_SHAPES_LICENCE),
+                "clip": _SHAPES_PICK,
+            },
+        },
+    ),
+    "symmetry": Reward(
+        spec=terms.Symmetry,
+        target="shortft_core.rewards.symmetry:build",
+        summary="Minus the distance between the image and its mirror image",
+    ),
+    "compressibility": Reward(
+        spec=terms.Compressibility,
+        target="shortft_core.rewards.jpeg:build_compressibility",
+        summary="Minus the JPEG size in kB (differentiable estimate)",
+    ),
+    "incompressibility": Reward(
+        spec=terms.Incompressibility,
+        target="shortft_core.rewards.jpeg:build_incompressibility",
+        summary="The JPEG size in kB (differentiable estimate)",
+    ),
+    "brightness": Reward(
+        spec=terms.Brightness,
+        target="shortft_core.rewards.photometric:build_brightness",
+        summary="Mean luma in [0, 1]",
+    ),
+    "colorfulness": Reward(
+        spec=terms.Colorfulness,
+        target="shortft_core.rewards.photometric:build_colorfulness",
+        summary="Hasler-Suesstrunk colorfulness",
+    ),
+    "combined": Reward(
+        spec=terms.Combined,
+        preset={"pickscore": 10.0, "hps_v2": 2.0, "aesthetic": 0.05},
+        summary="10 PickScore + 2 HPS v2 + 0.05 Aesthetic, the paper's combined reward",
+    ),
+}
+
+METHODS: Final[Mapping[str, MethodEntry]] = {
+    "draft_k": MethodEntry(
+        spec=DraftK,
+        target="shortft_core.methods.draft_k:build",
+        summary="DRaFT-K: reward gradient through the last K denoising steps",
+    ),
+}
+
+PROMPT_SETS: Final[Mapping[str, PromptSetEntry]] = prompt_sets.PROMPT_SETS
+
+DEFAULT_JUDGES: Final = ("clipscore", "pickscore", "hps_v2")
+"""Held-out judges in order of preference; the first that is not optimised serves."""
+ORACLE: Final = "oracle"
+"""The held-out judge of the `shapes` world; never a reward."""
+ORACLE_TARGET: Final = "shortft_core.oracle.reader:build"
+DEFAULT_UPDATES: Final = 120
+"""Length of a job that names neither updates nor seconds: minutes on `shapes`."""
+DEFAULT_GUIDANCE_SCALE: Final = 7.5
+"""For base models outside the table: what DRaFT and the SD 1.x pipelines use."""
