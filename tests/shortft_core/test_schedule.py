@@ -13,6 +13,7 @@ from shortft_core.schedule import (
     CLEAN,
     Evaluation,
     Plan,
+    Readings,
     base_plan,
     counts,
     ddim_grid,
@@ -124,21 +125,21 @@ def test_the_counts_of_the_paper(stage: int, expected: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("attached", range(1, 13))
 def test_first_segment_grad_steps_attaches_the_end_of_segment_one(attached: int) -> None:
-    chain = plan(50, 4, 1, first_segment_grad_steps=attached)
+    chain = plan(50, 4, 1, readings=Readings(first_segment_grad_steps=attached))
     assert counts(chain) == (6 + attached, 12 - attached)
     assert [e.with_gradient for e in chain] == [False] * (12 - attached) + [True] * (6 + attached)
 
 
 @pytest.mark.parametrize("stage", [2, 3, 4])
 def test_first_segment_grad_steps_means_nothing_after_stage_one(stage: int) -> None:
-    assert plan(50, 4, stage, first_segment_grad_steps=12) == plan(50, 4, stage)
+    assert plan(50, 4, stage, readings=Readings(first_segment_grad_steps=12)) == plan(50, 4, stage)
 
 
 @pytest.mark.parametrize("attached", [0, 13])
 @pytest.mark.parametrize("stage", [1, 4])
 def test_first_segment_grad_steps_outside_segment_one_is_refused(attached: int, stage: int) -> None:
     with pytest.raises(PlanError, match="Use 1 to 12") as caught:
-        plan(50, 4, stage, first_segment_grad_steps=attached)
+        plan(50, 4, stage, readings=Readings(first_segment_grad_steps=attached))
     assert caught.value.field == "method.first_segment_grad_steps"
 
 
@@ -161,7 +162,7 @@ def test_inference_uses_lora_at_fifteen_of_fifty_steps_and_no_shortcut() -> None
 @given(chains())
 def test_the_last_stage_is_inference_with_gradient_at_the_end(chain: tuple[int, int, int]) -> None:
     steps, segments, _ = chain
-    last = plan(steps, segments, segments, first_segment_grad_steps=1)
+    last = plan(steps, segments, segments)
     assert without_gradient(last) == inference_plan(steps, segments)
     assert [e.with_gradient for e in last] == [False] * (steps - 1) + [True]
 
