@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Final
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shortft_core.errors import ArtifactError
+from shortft_core.errors import ArtifactError, UserError
 
 TARGETS: Final = (
     "to_q",
@@ -29,14 +30,35 @@ TARGETS: Final = (
 """Attention and feed-forward Linears: 160 in SD 1.5, 47,874,048 parameters a branch at rank 128."""
 
 
+class Stacks(Protocol):
+    """What a chain asks of the branches: that a stack of them acts during one evaluation."""
+
+    def stack(
+        self, branches: Sequence[int], detached: Sequence[int] = ()
+    ) -> AbstractContextManager[None]:
+        """These branches act inside the block, none outside it; the detached ones do not learn."""
+        ...
+
+
+@dataclass(slots=True)
+class Switch:
+    """What acts now; all layers of a bank look at the same one, so switching costs nothing."""
+
+    active: tuple[int, ...] = ()
+    """Branches that act."""
+    detached: tuple[int, ...] = ()
+    """Branches that act without learning."""
+    scale: float = 1.0
+    """Strength of all branches."""
+
+
 class BranchedLinear(nn.Module):
     """A frozen Linear plus the sum of its active branches, W x + sum_i B_i A_i x (alpha = rank)."""
 
-    def __init__(self, base: nn.Linear, branches: int, rank: int) -> None:
+    def __init__(self, base: nn.Linear, branches: int, rank: int, switch: Switch) -> None:
         super().__init__()
         self.base = base
-        self.active: tuple[int, ...] = ()
-        self.scale = 1.0
+        self.switch = switch
         device = base.weight.device
         self.down = nn.ParameterList(
             torch.empty(rank, base.in_features, device=device) for _ in range(branches)
@@ -48,25 +70,36 @@ class BranchedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """A stack is concatenated along the rank: any depth is one down and one up product."""
         out: Tensor = self.base(x)
-        if not self.active:
+        active = self.switch.active
+        if not active:
             return out
-        down = torch.cat([self.down[i - 1] for i in self.active]).to(x.dtype)
-        up = torch.cat([self.up[i - 1] for i in self.active], dim=1).to(x.dtype)
-        return out + self.scale * F.linear(F.linear(x, down), up)
+        down = torch.cat([self._weight(self.down, i) for i in active]).to(x.dtype)
+        up = torch.cat([self._weight(self.up, i) for i in active], dim=1).to(x.dtype)
+        return out + self.switch.scale * F.linear(F.linear(x, down), up)
+
+    def _weight(self, weights: nn.ParameterList, branch: int) -> Tensor:
+        weight: Tensor = weights[branch - 1]
+        return weight.detach() if branch in self.switch.detached else weight
 
 
 class AdapterBank:
-    """Branches 1..k over one denoiser, which is changed in place and stays frozen itself."""
+    """Branches 1..k over one denoiser, which is changed in place and stays frozen itself.
+
+    Raises ArtifactError if the denoiser carries a bank, UserError for a rank above the width of a
+    layer; nothing is changed then.
+    """
 
     def __init__(self, denoiser: nn.Module, *, branches: int, rank: int, seed: int = 0) -> None:
+        if carries_bank(denoiser):
+            raise ArtifactError("the denoiser carries another bank: detach that one first")
+        targets = _targets(denoiser)
+        _check_rank(rank, targets)
         self.denoiser, self.branches, self.rank = denoiser, branches, rank
         self.layers: dict[str, BranchedLinear] = {}
+        self._switch = Switch()
         denoiser.requires_grad_(False)
-        targets = _targets(denoiser)
-        if not targets:
-            raise ArtifactError("the denoiser carries another bank: detach that one first")
         for name, linear in targets:
-            layer = BranchedLinear(linear, branches, rank)
+            layer = BranchedLinear(linear, branches, rank, self._switch)
             parent, _, child = name.rpartition(".")
             denoiser.get_submodule(parent).register_module(child, layer)
             self.layers[name] = layer
@@ -88,22 +121,32 @@ class AdapterBank:
             self.denoiser.get_submodule(parent).register_module(child, layer.base)
 
     @contextmanager
-    def stack(self, branches: Sequence[int]) -> Iterator[None]:
-        """These branches act inside the block, none outside it."""
-        self._activate(tuple(branches))
+    def stack(self, branches: Sequence[int], detached: Sequence[int] = ()) -> Iterator[None]:
+        """These branches act inside the block; those in `detached` act but do not learn.
+
+        A block inside a block replaces its stack and gives it back.
+        """
+        switch = self._switch
+        before = switch.active, switch.detached
+        switch.active, switch.detached = tuple(branches), tuple(detached)
         try:
             yield
         finally:
-            self._activate(())
+            switch.active, switch.detached = before
 
-    def _activate(self, branches: tuple[int, ...]) -> None:
-        for layer in self.layers.values():
-            layer.active = branches
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Branches that act now."""
+        return self._switch.active
 
     def set_scale(self, scale: float) -> None:
         """Strength of all branches; 0 is the base model, 1 what was trained."""
-        for layer in self.layers.values():
-            layer.scale = scale
+        self._switch.scale = scale
+
+    @property
+    def scale(self) -> float:
+        """Strength of all branches."""
+        return self._switch.scale
 
     def parameters(self, branch: int) -> list[nn.Parameter]:
         """Weights of one branch (numbered from 1), fp32."""
@@ -139,6 +182,25 @@ class AdapterBank:
                 raise ArtifactError(f"branch {branch} has another shape at {name}")
             layer.down[branch - 1].copy_(down)
             layer.up[branch - 1].copy_(up)
+
+
+def carries_bank(denoiser: nn.Module) -> bool:
+    """Whether a bank is attached: then the denoiser's names and outputs are not the base's."""
+    return any(isinstance(module, BranchedLinear) for module in denoiser.modules())
+
+
+def _check_rank(rank: int, targets: Sequence[tuple[str, nn.Linear]]) -> None:
+    """A product B A of a rank above min(in, out) only repeats itself."""
+    widths = {name: min(linear.in_features, linear.out_features) for name, linear in targets}
+    if not widths:
+        raise ArtifactError(f"the denoiser has no Linear named {', '.join(TARGETS)}")
+    narrowest = min(widths, key=widths.__getitem__)
+    if not 1 <= rank <= widths[narrowest]:
+        raise UserError(
+            "method.rank",
+            f"rank {rank} does not fit {narrowest}, which is {widths[narrowest]} wide",
+            f"Use 1 to {widths[narrowest]}",
+        )
 
 
 def _targets(denoiser: nn.Module) -> list[tuple[str, nn.Linear]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from shortft_core.adapters import AdapterBank
+from shortft_core.adapters import AdapterBank, Stacks
 from shortft_core.denoise import denoise
+from shortft_core.errors import DivergedError
+from shortft_core.merged import MergedStacks, serving_stacks
 from shortft_core.models import DiffusionModel
 from shortft_core.schedule import Evaluation, base_plan
 
@@ -30,6 +33,9 @@ class Sampler:
     plan: tuple[Evaluation, ...]
     guidance_scale: float
     bank: AdapterBank | None = None
+    stacks: Stacks | None = None
+    """What serves the branches; by default weights merged from the bank anew at every call of
+    `images`, because a bank may still learn. The bank itself is the unfused reference."""
     batch_size: int = 4
     size: tuple[int, int] | None = None
     """(height, width) in pixels; by default what the model was trained for."""
@@ -39,21 +45,36 @@ class Sampler:
     @torch.no_grad()
     def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] on the CPU; each depends on its prompt and seed alone."""
-        parts = [
-            self.model.decode(self._latents(chosen_prompts, chosen_seeds)).clamp(0, 1).cpu()
-            for chosen_prompts, chosen_seeds in zip(
-                _chunks(prompts, self.batch_size), _chunks(seeds, self.batch_size), strict=True
-            )
-        ]
+        stacks = self._serving_stacks()
+        batches = zip(
+            _chunks(prompts, self.batch_size), _chunks(seeds, self.batch_size), strict=True
+        )
+        with stacks.held() if isinstance(stacks, MergedStacks) else nullcontext():
+            parts = [
+                self.model.decode(self._latents(*batch, stacks)).clamp(0, 1).cpu()
+                for batch in batches
+            ]
         return torch.cat(parts)
 
-    def _latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def _serving_stacks(self) -> Stacks | None:
+        if self.stacks is not None or self.bank is None:
+            return self.stacks
+        try:
+            return serving_stacks(self.bank, self.plan)
+        except DivergedError:
+            # A run whose weights are no longer finite is evaluated all the same: its images and
+            # scores are NaN, which is what raises the alarm.
+            return self.bank
+
+    def _latents(
+        self, prompts: Sequence[str], seeds: Sequence[int], stacks: Stacks | None
+    ) -> Tensor:
         return denoise(
             self.plan,
             prompts,
             seeds,
             model=self.model,
-            bank=self.bank,
+            bank=stacks,
             guidance_scale=self.guidance_scale,
             size=self.size,
         )
@@ -110,17 +131,37 @@ def png_bytes(picture: Image.Image, provenance: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures of one height as one."""
+    joined = Image.new("RGB", (left.width + right.width, left.height))
+    joined.paste(left, (0, 0))
+    joined.paste(right, (left.width, 0))
+    return joined
+
+
 def save_all(
-    sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], folder: Path
+    sampler: Sampler,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    base: Sampler | None = None,
 ) -> Iterator[Path]:
-    """Generates one PNG per prompt and seed into the folder, a batch at a time."""
+    """Generates one PNG per prompt and seed into the folder, a batch at a time.
+
+    With `base`, its picture of the same prompt and seed stands at the left of each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = list(enumerate(zip(prompts, seeds, strict=True)))
     for rows in _chunks(wanted, sampler.batch_size):
-        images = sampler.images(
-            [prompt for _, (prompt, _) in rows], [seed for _, (_, seed) in rows]
-        )
-        for picture, (index, (prompt, seed)) in zip(to_pil(images), rows, strict=True):
+        inputs = [prompt for _, (prompt, _) in rows], [seed for _, (_, seed) in rows]
+        pictures = to_pil(sampler.images(*inputs))
+        if base is not None:
+            pictures = list(map(side_by_side, to_pil(base.images(*inputs)), pictures))
+        for picture, (index, (prompt, seed)) in zip(pictures, rows, strict=True):
+            provenance = sampler.describe(prompt, seed)
+            if base is not None:
+                provenance["left"] = f"base model {base.model.fingerprint}, {len(base.plan)} steps"
             path = folder / f"{index:04d}-{seed}.png"
-            path.write_bytes(png_bytes(picture, sampler.describe(prompt, seed)))
+            path.write_bytes(png_bytes(picture, provenance))
             yield path

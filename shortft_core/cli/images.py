@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("images"),
     seed: Annotated[int, typer.Option(help="Seed of the first picture; the next adds one.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    compare_base: Annotated[
+        bool, typer.Option("--compare-base", help="Put the base model's picture at the left.")
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Chain length; default 50. An adapter fixes its own.")
     ] = None,
@@ -68,20 +72,25 @@ def generate(
         raise UserError("steps", "an adapter serves only its own chain", "Drop --steps")
     if adapter is None and adapter_scale != 1.0:
         raise UserError("adapter_scale", "there is no adapter to scale", "Name --adapter")
+    if adapter is None and compare_base:
+        raise UserError("compare_base", "there is no adapter to compare with", "Name --adapter")
     silence_libraries()
     base = _load_model(model)
     pixels = base.image_size
     size = (pixels if height is None else height, pixels if width is None else width)
     base.latent_shape(*size)
     sampler = _sampler(base, adapter, adapter_scale, steps or 50)
+    console = Console()
+    if adapter is not None:
+        console.print(_chain(sampler), soft_wrap=True, highlight=False)
     if guidance_scale is not None:
         _warn_of_guidance(sampler, guidance_scale)
         sampler = replace(sampler, guidance_scale=guidance_scale)
     sampler = replace(sampler, batch_size=batch_size, size=size)
+    left = _untuned(base, sampler) if compare_base else None
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + number for _ in prompts for number in range(count)]
-    console = Console()
-    saved = save_all(sampler, wanted, seeds, out)
+    saved = save_all(sampler, wanted, seeds, out, base=left)
     for path in track(saved, "generating", total=len(wanted), console=console):
         console.print(str(path), soft_wrap=True, highlight=False)
 
@@ -102,6 +111,28 @@ def _sampler(base: DiffusionModel, adapter: Path | None, scale: float, steps: in
     if adapter is None:
         return base_sampler(base, steps=steps)
     return load_adapter(adapter, base, scale=scale)
+
+
+def _untuned(base: DiffusionModel, tuned: Sampler) -> Sampler:
+    """The base model on the adapter's chain, or on its own where a few-step model was tuned."""
+    from dataclasses import replace
+
+    from shortft_core.generate import base_sampler
+
+    if tuned.model is base:
+        return replace(tuned, bank=None, stacks=None)
+    return base_sampler(base, batch_size=tuned.batch_size, size=tuned.size)
+
+
+def _chain(sampler: Sampler) -> str:
+    """One line on which branches act where."""
+    runs = []
+    for branches, run in groupby(sampler.plan, key=lambda evaluation: evaluation.branches):
+        first, *others = run
+        where = f"{first.timestep}-{others[-1].timestep}" if others else f"{first.timestep}"
+        runs.append(f"{where} {'+'.join(map(str, branches)) or 'base'}")
+    chain = ", ".join(runs)
+    return f"{len(sampler.plan)} steps at guidance {sampler.guidance_scale:g}; branches: {chain}"
 
 
 def _warn_of_guidance(sampler: Sampler, guidance_scale: float) -> None:

@@ -55,6 +55,18 @@ class DiffusionModel(Protocol):
         """Images of the latents, nominally in [0, 1] and not clamped; differentiable."""
         ...
 
+    def overlong(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts that the text encoder sees only the beginning of, each once, in their order."""
+        ...
+
+    def with_denoiser(self, denoiser: nn.Module, *, fingerprint_suffix: str) -> DiffusionModel:
+        """This model with another denoiser, which is taken as it is: device, precision, gradient.
+
+        Everything else is shared, encoded prompts too. The fingerprint is the sha256 of this
+        model's and the suffix, so that adapters of the two are never confused.
+        """
+        ...
+
 
 def load(
     source: Source, *, device: torch.device, dtype: torch.dtype, field: str = "base_model"

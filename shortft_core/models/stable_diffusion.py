@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,21 @@ class StableDiffusion:
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         images: Tensor = self.vae.decode(scaled).sample
         return images.to(latents.dtype) / 2 + 0.5
+
+    def overlong(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts of more tokens than the text encoder reads, each once, in their order."""
+        distinct = list(dict.fromkeys(prompts))
+        tokens = self.tokenizer(distinct, verbose=False).input_ids if distinct else []
+        longest = self.tokenizer.model_max_length
+        return [prompt for prompt, ids in zip(distinct, tokens, strict=True) if len(ids) > longest]
+
+    def with_denoiser(self, denoiser: nn.Module, *, fingerprint_suffix: str) -> StableDiffusion:
+        """A shallow copy with its own denoiser and fingerprint."""
+        other = copy.copy(self)
+        other.denoiser = denoiser
+        identity = (self.fingerprint + fingerprint_suffix).encode()
+        other.fingerprint = hashlib.sha256(identity).hexdigest()
+        return other
 
 
 def load(folder: Path, *, device: torch.device, dtype: torch.dtype, field: str) -> StableDiffusion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -78,6 +80,59 @@ def test_guidance_is_the_formula_and_scale_one_is_one_call(load_tiny: LoadTiny) 
     model.predict_noise(latents, 301, conditioning, 1.0)
     model.predict_noise(latents, 301, conditioning, 7.5)
     assert sizes == [2, 4]
+
+
+def test_prompts_that_are_cut_are_named(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    fits, long = "a a a a a a", "a a a a a a a"
+    assert model.overlong([long, fits, long, ""]) == [long]
+    assert model.overlong([]) == []
+    cut, whole = model.encode_prompts([long, fits])
+    assert torch.equal(cut, whole)
+
+
+def test_the_bundled_model_cuts_where_its_text_encoder_ends(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    source = Source(name="shapes")
+    model = models.load(source, device=torch.device("cpu"), dtype=torch.float32)
+    prompts = ["a" + " red" * count for count in range(20, 40)]
+    cut = model.overlong(prompts)
+    whole = prompts[-len(cut) - 1]
+    assert prompts[-len(cut) :] == cut
+    before, same, also = model.encode_prompts([whole, f"{whole} blue", f"{whole} star"])
+    assert torch.equal(before, same)
+    assert torch.equal(before, also)
+    shorter, other = model.encode_prompts([prompts[0], f"{prompts[0]} blue"])
+    assert not torch.equal(shorter, other)
+    assert "longer than" not in capfd.readouterr().err
+
+
+def test_another_denoiser_leaves_the_model_as_it_was(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    before, shared = model.fingerprint, model.encode_prompts(["a red circle"])
+    denoiser = copy.deepcopy(model.denoiser)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.mul_(0.5)
+    other = model.with_denoiser(denoiser, fingerprint_suffix="shortcut")
+    latents = torch.randn(1, 4, 8, 8)
+    own, base = (m.predict_noise(latents, 301, shared, 7.5) for m in (other, model))
+    assert not torch.equal(own, base)
+    assert torch.equal(base, load_tiny().predict_noise(latents, 301, shared, 7.5))
+    assert torch.equal(other.decode(latents), model.decode(latents))
+    assert (model.fingerprint, model.denoiser) != (other.fingerprint, other.denoiser)
+    assert model.fingerprint == before
+    assert other.fingerprint == hashlib.sha256(f"{before}shortcut".encode()).hexdigest()
+
+
+def test_models_with_several_denoisers_encode_a_prompt_once(load_tiny: LoadTiny) -> None:
+    model = load_tiny()
+    other = model.with_denoiser(model.denoiser, fingerprint_suffix="1")
+    calls: list[int] = []
+    model.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1), with_kwargs=True)
+    torch.testing.assert_close(other.encode_prompts(["a"]), model.encode_prompts(["a"]))
+    assert calls == [1]
 
 
 def test_decoding_carries_gradient_to_every_latent(load_tiny: LoadTiny) -> None:
