@@ -64,4 +64,4 @@ class ArtifactError(ShortFTError):
 
 
 class DivergedError(ShortFTError, ArithmeticError):
-    """A loss or gradient is not finite; raised before the optimizer moves."""
+    """A loss, gradient or merged weight is not finite; raised before it is used."""

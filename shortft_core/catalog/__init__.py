@@ -1,13 +1,24 @@
 """Everything a specification may name, in readable tables; nothing is imported until it is used."""
 
-from shortft_core.catalog.entries import BaseModel, MethodEntry, Reward, Weights
+from shortft_core.catalog.entries import (
+    BaseModel,
+    MethodEntry,
+    Reward,
+    ShortcutEntry,
+    Weights,
+)
+from shortft_core.catalog.method_defaults import guidance_scale, resolve_method, with_preset
 from shortft_core.catalog.resolve import (
     find,
-    guidance_scale,
     load,
     resolve,
     resolve_reward,
     source_names,
+)
+from shortft_core.catalog.shortcuts import (
+    SHORTCUTS,
+    check_shortcut,
+    shortcut_borders,
 )
 from shortft_core.catalog.tables import (
     BASE_MODELS,
@@ -18,6 +29,7 @@ from shortft_core.catalog.tables import (
     MODEL_FAMILIES,
     ORACLE,
     ORACLE_TARGET,
+    PRESETS,
     PROMPT_SETS,
     REWARDS,
 )
@@ -31,16 +43,23 @@ __all__ = [
     "MODEL_FAMILIES",
     "ORACLE",
     "ORACLE_TARGET",
+    "PRESETS",
     "PROMPT_SETS",
     "REWARDS",
+    "SHORTCUTS",
     "BaseModel",
     "MethodEntry",
     "Reward",
+    "ShortcutEntry",
     "Weights",
+    "check_shortcut",
     "find",
     "guidance_scale",
     "load",
     "resolve",
+    "resolve_method",
     "resolve_reward",
+    "shortcut_borders",
     "source_names",
+    "with_preset",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from shortft_core.schedule import Spacing
 from shortft_core.spec import Method, RewardTerm
 
 
@@ -31,11 +33,45 @@ class BaseModel:
     weights: Weights
     guidance_scale: float
     summary: str
+    shortcut: str | None = None
+    """Default shortcut of ShortFT, a name of `SHORTCUTS`; None: distil one first."""
+    few_step: str | None = None
+    """Default few-step model of direct tuning, a name of `SHORTCUTS`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShortcutEntry:
+    """A few-step LoRA that preserves the trajectories of its base model.
+
+    One call of the merged model stands for a stretch of the guided chain.
+    """
+
+    files: Mapping[int, Weights]
+    """Number of segments -> the file that was distilled for it."""
+    base_models: tuple[str, ...]
+    """Base models it belongs to, by name."""
+    jumps: Literal["targeted", "parts", "any"]
+    """Which jumps are trained: those on its card, any inside one of k equal parts, or any."""
+    spacing: Spacing
+    """Where its own few-step chain stands."""
+    absorbs_guidance: bool
+    """Whether a jump is one conditional call, or one guided like the steps it stands for."""
+    guidance_range: tuple[float, float] | None
+    """Guidance of the chain it stands for; None: unpublished."""
+    scale: float | None = None
+    """Strength of a file without alpha; None: the file states it."""
+    use: Literal["shortcut", "few_step", "both"] = "both"
+    summary: str
+
+    @property
+    def licence(self) -> str:
+        """Licence of its files."""
+        return next(iter(self.files.values())).licence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reward:
-    """A differentiable score of images under prompts."""
+    """A score of images under prompts."""
 
     spec: type[RewardTerm]
     target: str = ""
@@ -44,6 +80,8 @@ class Reward:
     """Source name -> part -> weights; the first source is the default."""
     preset: Mapping[str, float] = field(default_factory=dict)
     """For a preset, in place of a target: names of the rewards it adds up -> weights."""
+    differentiable: bool = True
+    """Whether its gradient reaches the images, as methods that back-propagate it need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,3 +91,5 @@ class MethodEntry:
     spec: type[Method]
     target: str
     summary: str
+    needs_gradient: bool = True
+    """Whether it back-propagates the reward."""

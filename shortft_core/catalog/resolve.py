@@ -6,17 +6,17 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from shortft_core.catalog.method_defaults import resolve_method
 from shortft_core.catalog.tables import (
     BASE_MODELS,
-    DEFAULT_GUIDANCE_SCALE,
     DEFAULT_JUDGES,
-    DEFAULT_UPDATES,
+    METHODS,
     ORACLE,
     PROMPT_SETS,
     REWARDS,
 )
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import AlignSpec, AnyMethod, AnyReward, PromptSource, Source
+from shortft_core.spec import AlignSpec, AnyReward, PromptSource, Source
 from shortft_core.spec import rewards as terms
 
 _Entry = TypeVar("_Entry")
@@ -53,15 +53,17 @@ def resolve(spec: AlignSpec) -> AlignSpec:
 
     Raises UnknownNameError with the path of the field.
     """
+    _check_name(spec.base_model.name, BASE_MODELS, "base_model.name")
     _check_prompts(spec.prompts, "prompts")
     prompts, evaluation_prompts = spec.prompts, spec.evaluation.prompts
     if evaluation_prompts is None:
         prompts, evaluation_prompts = _hold_out(prompts)
     _check_prompts(evaluation_prompts, "evaluation.prompts")
     held_out = _resolve_judges(spec)
+    _refuse_without_gradient(spec)
     return spec.model_copy(
         update={
-            "method": _resolve_method(spec.method, spec.base_model),
+            "method": resolve_method(spec.method, spec.base_model),
             "rewards": tuple(
                 resolve_reward(term, spec.base_model, f"rewards.{index}")
                 for index, term in enumerate(spec.rewards)
@@ -93,6 +95,19 @@ def _resolve_judges(spec: AlignSpec) -> tuple[str, ...]:
     return judges
 
 
+def _refuse_without_gradient(spec: AlignSpec) -> None:
+    """Raises UserError for a reward without gradient under a method that needs it."""
+    if not METHODS[spec.method.type].needs_gradient:
+        return
+    for index, term in enumerate(spec.rewards):
+        if not REWARDS[term.name].differentiable:
+            raise UserError(
+                f"rewards.{index}.name",
+                f"{term.name} is not differentiable, and {spec.method.type} back-propagates it",
+                "Name it in evaluation.held_out, or use a reward with a gradient",
+            )
+
+
 def _check_name(name: str | None, known: Iterable[str], field: str) -> None:
     if name is not None and name not in (names := tuple(known)):
         raise UnknownNameError(field, name, names)
@@ -110,30 +125,12 @@ def _hold_out(source: PromptSource) -> tuple[PromptSource, PromptSource]:
     return source.model_copy(update={"split": ours}), source.model_copy(update={"split": other})
 
 
-def _resolve_method(method: AnyMethod, base_model: Source) -> AnyMethod:
-    _check_name(base_model.name, BASE_MODELS, "base_model.name")
-    defaults: dict[str, object] = {}
-    if method.guidance_scale is None:
-        defaults["guidance_scale"] = guidance_scale(base_model)
-    if method.updates is None and method.seconds is None:
-        defaults["updates"] = DEFAULT_UPDATES
-    return method.model_copy(update=defaults)
-
-
-def guidance_scale(source: Source) -> float:
-    """The guidance that a base model is sampled and tuned with unless a job says otherwise."""
-    for name, entry in BASE_MODELS.items():
-        if name == source.name or (source.id is not None and source.id == entry.weights.hub_id):
-            return entry.guidance_scale
-    return DEFAULT_GUIDANCE_SCALE
-
-
 def resolve_reward(term: AnyReward, base_model: Source, field: str) -> AnyReward:
     """The term with its weights named: those made for the base model if there are any.
 
     Raises UnknownNameError with the path of the field.
     """
-    if not isinstance(term, terms.PretrainedTerm | terms.Combined):
+    if not isinstance(term, terms.PretrainedTerm | terms.PresetTerm):
         return term
     known = source_names(term.name)
     own = base_model.name if base_model.name in known else known[0]

@@ -8,7 +8,7 @@ from typing import Final
 from shortft_core import prompt_sets
 from shortft_core.catalog.entries import BaseModel, MethodEntry, Reward, Weights
 from shortft_core.prompt_sets import PromptSetEntry
-from shortft_core.spec import DraftK
+from shortft_core.spec import methods
 from shortft_core.spec import rewards as terms
 
 _SHAPES_LICENCE: Final = "Apache-2.0"
@@ -23,6 +23,8 @@ BASE_MODELS: Final[Mapping[str, BaseModel]] = {
         weights=Weights(bundled="shapes-base", licence=_SHAPES_LICENCE),
         guidance_scale=3.0,
         summary="Bundled 6 M parameter model of colored shapes, 64 x 64, for laptops and tests",
+        shortcut="shapes-shortcut",
+        few_step="shapes-fewstep",
     ),
     "sd15": BaseModel(
         weights=Weights(
@@ -30,6 +32,8 @@ BASE_MODELS: Final[Mapping[str, BaseModel]] = {
         ),
         guidance_scale=7.5,
         summary="Stable Diffusion 1.5, 512 x 512, the model of the paper",
+        shortcut="hyper-sd15",
+        few_step="hyper-sd15",
     ),
     "sd14": BaseModel(
         weights=Weights(hub_id="CompVis/stable-diffusion-v1-4", licence="CreativeML Open RAIL-M"),
@@ -125,6 +129,12 @@ REWARDS: Final[Mapping[str, Reward]] = {
         target="shortft_core.rewards.jpeg:build_incompressibility",
         summary="The JPEG size in kB (differentiable estimate)",
     ),
+    "jpeg_size": Reward(
+        spec=terms.JpegFileSize,
+        target="shortft_core.rewards.jpeg:build_jpeg_size",
+        summary="Minus the JPEG size in kB of the file itself, as DDPO has it",
+        differentiable=False,
+    ),
     "brightness": Reward(
         spec=terms.Brightness,
         target="shortft_core.rewards.photometric:build_brightness",
@@ -140,13 +150,48 @@ REWARDS: Final[Mapping[str, Reward]] = {
         preset={"pickscore": 10.0, "hps_v2": 2.0, "aesthetic": 0.05},
         summary="10 PickScore + 2 HPS v2 + 0.05 Aesthetic, the paper's combined reward",
     ),
+    "preference": Reward(
+        spec=terms.Preference,
+        preset={"hps_v2": 1.0, "pickscore": 10.0},
+        summary="HPS v2 + 10 PickScore, the paper's regularizer beside other rewards",
+    ),
 }
 
 METHODS: Final[Mapping[str, MethodEntry]] = {
+    "shortft": MethodEntry(
+        spec=methods.ShortFT,
+        target="shortft_core.methods.shortft:build",
+        summary="ShortFT: reward gradient through a chain shortened by a few-step model",
+    ),
     "draft_k": MethodEntry(
-        spec=DraftK,
+        spec=methods.DraftK,
         target="shortft_core.methods.draft_k:build",
         summary="DRaFT-K: reward gradient through the last K denoising steps",
+    ),
+    "draft_lv": MethodEntry(
+        spec=methods.DraftLV,
+        target="shortft_core.methods.draft_lv:build",
+        summary="DRaFT-LV: DRaFT-1 averaged over noised copies of the last step",
+    ),
+    "refl": MethodEntry(
+        spec=methods.ReFL,
+        target="shortft_core.methods.refl:build",
+        summary="ReFL: gradient of the x0 predicted at one late random step",
+    ),
+    "alignprop": MethodEntry(
+        spec=methods.AlignProp,
+        target="shortft_core.methods.alignprop:build",
+        summary="AlignProp: full chain, randomly truncated noise predictions, checkpointed",
+    ),
+    "drtune": MethodEntry(
+        spec=methods.DRTune,
+        target="shortft_core.methods.drtune:build",
+        summary="DRTune: K equally spaced steps, denoiser inputs held constant",
+    ),
+    "direct": MethodEntry(
+        spec=methods.Direct,
+        target="shortft_core.methods.direct:build",
+        summary="Direct tuning of a few-step model, all of its calls attached",
     ),
 }
 
@@ -161,3 +206,8 @@ DEFAULT_UPDATES: Final = 120
 """Length of a job that names neither updates nor seconds: minutes on `shapes`."""
 DEFAULT_GUIDANCE_SCALE: Final = 7.5
 """For base models outside the table: what DRaFT and the SD 1.x pipelines use."""
+PRESETS: Final[Mapping[str, Mapping[str, float | str]]] = {
+    "paper": {"leash": 0.0, "reward_threshold": "off", "ema_decay": 0.0, "crop_margin": 0.0},
+    "safe": {"leash": 0.1, "reward_threshold": "auto", "ema_decay": 0.995, "crop_margin": 1 / 64},
+}
+"""What `method.preset` stands for, field by field."""

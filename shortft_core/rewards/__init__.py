@@ -59,6 +59,12 @@ class Composite:
         """The objective [B] that belongs to `terms`."""
         return _weighted_sum(terms, {reward.name: weight for reward, weight in self.parts})
 
+    def shares(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Share of each part in the sum of the absolute weighted means: which one is heard."""
+        heard = {r.name: abs(weight * terms[r.name].mean().item()) for r, weight in self.parts}
+        total = sum(heard.values())
+        return {name: value / total if total else 0.0 for name, value in heard.items()}
+
     def score(self, images: Tensor, prompts: Sequence[str], *, exact: bool = False) -> Tensor:
         """Sum of weight times raw score, float32 [B]."""
         return self.weighted_sum(self.terms(images, prompts, exact=exact))

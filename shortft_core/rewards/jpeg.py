@@ -140,3 +140,23 @@ def build_incompressibility(
     """DDPO's incompressibility with a gradient; needs no weights."""
     del device, dtype, field
     return JpegSize(term.name, sign=1, quality=term.quality)
+
+
+class JpegFileSize:
+    """DDPO's compressibility as published: minus the kilobytes of PIL's own file, no gradient."""
+
+    def __init__(self, name: str, quality: int) -> None:
+        self.name, self._quality = name, quality
+
+    def score(self, images: Tensor, prompts: Sequence[str], *, exact: bool = False) -> Tensor:
+        """Minus kilobytes in float32 [B]."""
+        del prompts, exact
+        return -pil_kilobytes(images.detach().float(), self._quality)
+
+
+def build_jpeg_size(
+    term: spec.JpegFileSize, *, device: torch.device, dtype: torch.dtype, field: str
+) -> JpegFileSize:
+    """DDPO's own compressibility; needs no weights."""
+    del device, dtype, field
+    return JpegFileSize(term.name, quality=term.quality)

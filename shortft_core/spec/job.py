@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from shortft_core.spec.common import PromptSource, Source, Spec
+from shortft_core.spec.distil import DistilSpec
 from shortft_core.spec.methods import AnyMethod
 from shortft_core.spec.rewards import AnyReward
 
@@ -40,10 +41,10 @@ class Guard(Spec):
 
 
 class AlignSpec(Spec):
-    """One alignment job."""
+    """One alignment job: tunes a base model towards rewards."""
 
     kind: Literal["align"] = "align"
-    """What is made: an aligned adapter (`distil`, a shortcut, arrives with distillation)."""
+    """What is made: an adapter."""
     base_model: Source
     """The text-to-image model that is tuned."""
     method: AnyMethod
@@ -76,3 +77,16 @@ class AlignSpec(Spec):
         """Identity of the specification: equal specs, equal hashes."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _kind(content: object) -> str:
+    """A job that names no kind aligns a model."""
+    kind = content.get("kind") if isinstance(content, dict) else getattr(content, "kind", None)
+    return "align" if kind is None else str(kind)
+
+
+JobSpec = Annotated[
+    Annotated[AlignSpec, Tag("align")] | Annotated[DistilSpec, Tag("distil")],
+    Discriminator(_kind),
+]
+"""Any job, chosen by `kind`."""

@@ -89,6 +89,14 @@ class Incompressibility(RewardTerm):
     """PIL's JPEG quality; the estimate's level is calibrated at 95, its order holds elsewhere."""
 
 
+class JpegFileSize(RewardTerm):
+    """Minus the size of PIL's own JPEG in kB (DDPO); not differentiable."""
+
+    name: Literal["jpeg_size"] = "jpeg_size"
+    quality: int = Field(default=95, ge=1, le=100)
+    """PIL's JPEG quality."""
+
+
 class Brightness(RewardTerm):
     """Mean Rec. 601 luma in [0, 1]."""
 
@@ -101,19 +109,30 @@ class Colorfulness(RewardTerm):
     name: Literal["colorfulness"] = "colorfulness"
 
 
-class Combined(RewardTerm):
-    """Preset of the paper: 10 PickScore + 2 HPS v2 + 0.05 Aesthetic in raw units."""
+class PresetTerm(RewardTerm):
+    """A weighted sum of rewards under one name."""
 
-    name: Literal["combined"] = "combined"
     source: Source | None = None
-    """Weights of all three terms, by catalog name (for example `shapes`)."""
+    """Weights of all its terms, by catalog name (for example `shapes`)."""
 
     @field_validator("source")
     @classmethod
     def _by_name(cls, source: Source | None) -> Source | None:
         if source is not None and source.name is None:
-            raise ValueError("one id or path cannot hold three rewards: name them one by one")
+            raise ValueError("one id or path cannot hold several rewards: name them one by one")
         return source
+
+
+class Combined(PresetTerm):
+    """Preset of the paper: 10 PickScore + 2 HPS v2 + 0.05 Aesthetic in raw units."""
+
+    name: Literal["combined"] = "combined"
+
+
+class Preference(PresetTerm):
+    """Preset of the paper's regularizer: HPS v2 + 10 PickScore in raw units (1:10)."""
+
+    name: Literal["preference"] = "preference"
 
 
 AnyReward = Annotated[
@@ -125,9 +144,11 @@ AnyReward = Annotated[
     | Symmetry
     | Compressibility
     | Incompressibility
+    | JpegFileSize
     | Brightness
     | Colorfulness
-    | Combined,
+    | Combined
+    | Preference,
     Field(discriminator="name"),
 ]
 

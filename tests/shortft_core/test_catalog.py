@@ -40,7 +40,9 @@ def unresolved(spec: AlignSpec) -> set[str]:
 
 JOBS = {
     "defaults": job(),
-    "everything": job(rewards=[{"name": name} for name in catalog.REWARDS]),
+    "everything": job(
+        rewards=[{"name": name} for name, row in catalog.REWARDS.items() if row.differentiable]
+    ),
     "hub": job(base_model={"id": "owner/name"}, prompts={"name": "drawbench"}),
     "folder": job(base_model={"path": "models/mine"}, prompts={"inline": ["a cat", "a dog"]}),
     "half": job(prompts={"name": "drawbench", "split": "eval"}),
@@ -70,9 +72,12 @@ def test_guidance_is_the_base_models_own(base_model: dict[str, str], expected: f
     assert resolve(job(base_model=base_model)).method.guidance_scale == expected
 
 
+LEASHES = {"leash": 0.5, "reward_threshold": 0.9, "ema_decay": 0.9, "crop_margin": 0.1}
+
+
 def test_what_the_user_gave_is_kept() -> None:
     given = job(
-        method={"type": "draft_k", "updates": 7, "guidance_scale": 1.5},
+        method={"type": "draft_k", "updates": 7, "guidance_scale": 1.5, **LEASHES},
         rewards=[{"name": "aesthetic", "source": {"path": "head"}, "clip": {"path": "clip"}}],
         evaluation={"prompts": {"inline": ["a cat"]}, "held_out": ["pickscore", "oracle"]},
     )

@@ -76,7 +76,7 @@ def test_a_term_beside_its_preset_with_other_settings_is_refused(clip_folder: Pa
 
 
 def test_combined_takes_its_weights_by_name_only() -> None:
-    with pytest.raises(ValidationError, match="cannot hold three rewards"):
+    with pytest.raises(ValidationError, match="cannot hold several rewards"):
         spec.Combined(source=Source(path="somewhere"))
 
 

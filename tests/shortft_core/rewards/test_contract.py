@@ -34,14 +34,28 @@ def cases() -> Iterator[tuple[str, str]]:
             yield name, "shapes"
 
 
-@pytest.fixture(scope="module", params=list(cases()), ids="-".join)
-def reward(request: pytest.FixtureRequest, tiny_sources: dict[str, dict[str, Any]]) -> Composite:
-    name, source = request.param
+CASES = list(cases())
+SMOOTH = [(name, source) for name, source in CASES if REWARDS[name].differentiable]
+
+
+def build(name: str, source: str, tiny_sources: dict[str, dict[str, Any]]) -> Composite:
     settings: dict[str, Any] = {"source": {"name": "shapes"}} if source == "shapes" else {}
     if source == "tiny":
         settings = tiny_sources[name]
     term = REWARDS[name].spec.model_validate(settings)
     return rewards.build([term], device=torch.device("cpu"), dtype=torch.float32)  # type: ignore[list-item]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def reward(request: pytest.FixtureRequest, tiny_sources: dict[str, dict[str, Any]]) -> Composite:
+    return build(*request.param, tiny_sources)
+
+
+@pytest.fixture(scope="module", params=SMOOTH, ids="-".join)
+def differentiable(
+    request: pytest.FixtureRequest, tiny_sources: dict[str, dict[str, Any]]
+) -> Composite:
+    return build(*request.param, tiny_sources)
 
 
 Pictures = Callable[..., Tensor]
@@ -82,39 +96,44 @@ def test_a_batch_scores_as_its_images_alone(reward: Composite, pictures: Picture
 
 
 def test_gradient_is_the_slope_along_a_random_direction(
-    reward: Composite, pictures: Pictures
+    differentiable: Composite, pictures: Pictures
 ) -> None:
     images = pictures(3, 64, 64)
-    slopes = gradient(reward, images)
+    slopes = gradient(differentiable, images)
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(5)).sign()
     # A quarter uphill, so that the slope stands above the rounding of float32 scores.
     uphill = torch.rand(images.shape, generator=torch.Generator().manual_seed(6)) < 0.25
     direction = torch.where(uphill, slopes.sign(), direction)
     step = 3e-4
     ahead, behind = (
-        reward.score(images + sign * step * direction, PROMPTS).double().sum() for sign in (1, -1)
+        differentiable.score(images + sign * step * direction, PROMPTS).double().sum()
+        for sign in (1, -1)
     )
     slope = (ahead - behind).item() / (2 * step)
     assert (slopes * direction).sum().item() == pytest.approx(slope, rel=0.05)
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_every_pixel_is_reached(reward: Composite, pictures: Pictures, *, exact: bool) -> None:
-    assert (gradient(reward, pictures(2, 96, 96), exact=exact).abs().sum(dim=1) > 0).all()
+def test_every_pixel_is_reached(
+    differentiable: Composite, pictures: Pictures, *, exact: bool
+) -> None:
+    assert (gradient(differentiable, pictures(2, 96, 96), exact=exact).abs().sum(dim=1) > 0).all()
 
 
-def test_no_gradient_between_the_images_of_a_batch(reward: Composite, pictures: Pictures) -> None:
+def test_no_gradient_between_the_images_of_a_batch(
+    differentiable: Composite, pictures: Pictures
+) -> None:
     images = pictures(2, 64, 64).requires_grad_()
-    first = reward.score(images, PROMPTS[:2])[0]
+    first = differentiable.score(images, PROMPTS[:2])[0]
     (slope,) = torch.autograd.grad(first, images)
     assert slope[0].abs().max() > 0
     assert slope[1].abs().max() == 0
 
 
-def test_thirty_steps_of_ascent_raise_it(reward: Composite, pictures: Pictures) -> None:
+def test_thirty_steps_of_ascent_raise_it(differentiable: Composite, pictures: Pictures) -> None:
     images = pictures(2, 64, 64)
-    before = reward.score(images, PROMPTS[:2])
+    before = differentiable.score(images, PROMPTS[:2])
     for _ in range(30):
-        slope = gradient(reward, images)
+        slope = gradient(differentiable, images)
         images = (images + 0.01 * slope / slope.abs().amax(dim=(1, 2, 3), keepdim=True)).clamp(0, 1)
-    assert (reward.score(images, PROMPTS[:2]) > before).all()
+    assert (differentiable.score(images, PROMPTS[:2]) > before).all()
