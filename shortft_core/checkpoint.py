@@ -36,6 +36,14 @@ class Manifest(Spec):
     """Whether the guard ended the run."""
     best_target: float | None = None
     best_update: int | None = None
+    stage: int = 1
+    stage_starts: tuple[int, ...] = (0,)
+    """Updates done when each stage begins, decided once."""
+    stage_rewards: tuple[float, ...] = ()
+    """Mean rewards of the latest updates of this stage, for the plateau."""
+    images: int = 0
+    evaluations_with_gradient: int = 0
+    evaluations_without_gradient: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,12 @@ class Checkpoints:
     base_sha256: str
     keep: int = 2
 
-    def fresh(self, updates: int | None) -> Manifest:
+    def fresh(self, updates: int | None, stage_starts: tuple[int, ...] = (0,)) -> Manifest:
         """The state before the first update."""
         return Manifest(
             update=0,
             updates=updates,
+            stage_starts=stage_starts,
             seconds=0.0,
             spec_sha256=self.spec_sha256,
             base_sha256=self.base_sha256,
@@ -65,9 +74,11 @@ class Checkpoints:
         manifest: Manifest,
         parameters: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        averages: Sequence[Tensor] = (),
     ) -> CheckpointSaved:
-        """Writes weights and optimizer state, then the manifest, then forgets older ones."""
-        state, key = save(_tensors(parameters, optimizer)), _state_key(manifest.update)
+        """Writes weights, optimizer state and moving averages, then the manifest."""
+        state = save(_tensors(parameters, optimizer, averages))
+        key = _state_key(manifest.update)
         digest = self.store.write(key, state)
         sealed = manifest.model_copy(update={"state_sha256": digest})
         self.store.write(_manifest_key(manifest.update), sealed.model_dump_json().encode())
@@ -79,7 +90,10 @@ class Checkpoints:
         )
 
     def resume(
-        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+        self,
+        parameters: Sequence[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        averages: Sequence[Tensor] = (),
     ) -> Manifest | None:
         """Loads the newest whole checkpoint; None for a fresh run.
 
@@ -98,7 +112,7 @@ class Checkpoints:
             except ArtifactError as error:
                 log.warning("%s; trying an older checkpoint", error)
                 continue
-            _restore(load(state), parameters, optimizer)
+            _restore(load(state), parameters, optimizer, averages)
             return manifest
         return None
 
@@ -125,13 +139,17 @@ def _manifest_key(update: int) -> str:
 
 
 def _tensors(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    averages: Sequence[Tensor],
 ) -> dict[str, Tensor]:
     tensors = {}
     for index, parameter in enumerate(parameters):
         tensors[f"{index}.weight"] = parameter.detach().contiguous()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{index}.{key}"] = value.contiguous()
+    for index, average in enumerate(averages):
+        tensors[f"{index}.average"] = average.contiguous()
     return tensors
 
 
@@ -139,6 +157,7 @@ def _restore(
     tensors: dict[str, Tensor],
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    averages: Sequence[Tensor],
 ) -> None:
     with torch.no_grad():
         for index, parameter in enumerate(parameters):
@@ -152,3 +171,5 @@ def _restore(
                 key: value if key == "step" else value.to(parameter.device)
                 for key, value in state.items()
             }
+        for index, average in enumerate(averages):
+            average.copy_(tensors[f"{index}.average"])

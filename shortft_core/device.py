@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+
 import torch
 
 from shortft_core.settings import settings
@@ -20,3 +23,11 @@ def choose_device() -> torch.device:
 def choose_dtype(device: torch.device) -> torch.dtype:
     """Frozen weights in bf16 on CUDA, in fp32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: allocated on CUDA, resident in the whole process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident * (1 if sys.platform == "darwin" else 1024)

@@ -130,6 +130,10 @@ class Evaluator:
         if broken is not None:
             raise DivergedError(f"{broken} gives the base model a score that is not finite")
 
+    def auto_threshold(self) -> float:
+        """Two standard deviations above the base model's mean target: nothing beyond counts."""
+        return self.base.mean(TARGET) + 2 * self.base.std(TARGET)
+
     def evaluate(self, update: int, *, best: float | None) -> Verdict:
         """One evaluation: pictures, scores, the alarm, and whether this is the best so far.
 

@@ -75,11 +75,24 @@ class StepMetrics(_Report):
     learning_rate: float
     seconds: float
     """Wall time of this update."""
-    evaluations_with_gradient: int
-    """Denoiser calls per image that carry gradient."""
-    evaluations_without_gradient: int
+    evaluations_with_gradient: float
+    """Denoiser calls made per image that carried gradient."""
+    evaluations_without_gradient: float
     images_seen: int
     """Images trained on since the job began."""
+    updates: int | None = None
+    """Length of the job; None while `method.seconds` is being turned into updates."""
+    stage: int = 1
+    """Stage of a progressive method, from 1."""
+    stages: int = 1
+    shares: Mapping[str, float] = Field(default_factory=dict)
+    """Share of each term in the sum of absolute weighted terms: which reward drives the tuning."""
+    peak_memory_bytes: int = 0
+    """Most memory in use so far: of the accelerator, or resident on a CPU."""
+    wall_seconds: float = 0.0
+    """Wall time since the job began, evaluations included."""
+    statistics: Mapping[str, float] = Field(default_factory=dict)
+    """What else the method measured, such as its leash."""
 
 
 class Score(_Fact):
@@ -165,6 +178,11 @@ class RunFinished(_Report):
     """Updates made in all."""
     best_update: int | None = None
     seconds: float
+    evaluations_with_gradient: int = 0
+    """Denoiser calls that carried gradient, summed over all training images."""
+    evaluations_without_gradient: int = 0
+    images_seen: int = 0
+    peak_memory_bytes: int = 0
 
 
 Event = (

@@ -5,24 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from shortft_core import catalog, methods, models, prompts, rewards
+from shortft_core import catalog, methods, models, prompts, rewards, shortcuts
+from shortft_core.adapter_card import Origin
 from shortft_core.artifacts import LocalStore, atomic_file
 from shortft_core.checkpoint import Checkpoints, Manifest
-from shortft_core.denoise import derive_seed
-from shortft_core.device import choose_device, choose_dtype
+from shortft_core.device import choose_dtype
 from shortft_core.errors import UserError
 from shortft_core.evaluate import Evaluator, Panel
-from shortft_core.events import EventSink, LogLine, PhaseStarted, fan_out, jsonl_sink
-from shortft_core.export import Origin, save_adapter
+from shortft_core.events import Event, EventSink, LogLine, PhaseStarted, fan_out, jsonl_sink
+from shortft_core.export import noise_schedule, save_adapter
 from shortft_core.generate import Sampler
 from shortft_core.methods import Method
-from shortft_core.models import DiffusionModel
+from shortft_core.parallel import choose_accelerator
 from shortft_core.rewards import Composite, Reward
+from shortft_core.sampling import derive_seed
 from shortft_core.spec import AlignSpec, Source
 from shortft_core.spec.rewards import reward_term
 from shortft_core.trainer import StopSignal, Trainer
@@ -53,7 +53,7 @@ class RunFolder:
         """Forgets an earlier run, and nothing else that lies in the folder."""
         for folder in ("adapter", "best", "checkpoints", "samples"):
             shutil.rmtree(self.path / folder, ignore_errors=True)
-        for file in (self.events, self.spec):
+        for file in (self.events, self.spec, self.path / "report.html"):
             file.unlink(missing_ok=True)
 
     @property
@@ -99,40 +99,80 @@ def run_job(
     spec = catalog.resolve(spec)
     folder.refuse_other(spec)
     prompt_set, panel_prompts = prompts.load(spec.prompts), _panel_prompts(spec)
+    accelerator, device = choose_accelerator()
+    if not accelerator.is_main_process:
+        emit = _say_nothing
     emit(PhaseStarted(phase="preparing"))
-    device = choose_device()
-    dtype = choose_dtype(device)
-    model = models.load(spec.base_model, device=device, dtype=dtype)
-    reward = rewards.build(spec.rewards, device=device, dtype=dtype)
-    held_out = held_out_judges(spec.evaluation.held_out or (), spec.base_model, device, dtype)
-    panel = _panel(spec, panel_prompts, reward, held_out)
-    method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
+    job = _load(spec, panel_prompts, device)
     # Claimed only now: a specification that names a wrong path can be corrected and run again.
-    folder.claim(spec)
-    emit = fan_out(jsonl_sink(folder.events), emit)
-    for warning in prompt_set.warnings():
+    if accelerator.is_main_process:
+        folder.claim(spec)
+        emit = fan_out(jsonl_sink(folder.events), emit)
+    too_long = job.method.model.overlong(prompt_set.prompts)
+    for warning in (*prompt_set.warnings(), *_truncation(too_long)):
         emit(LogLine(level="warn", message=f"prompts: {warning}"))
-    publish = partial(_publish, spec=spec, method=method, model=model)
     store = LocalStore(folder.path)
-    state = Trainer(
+    trainer = Trainer(
         spec=spec,
-        method=method,
+        method=job.method,
         prompts=prompt_set.prompts,
         evaluator=Evaluator(
-            panel=panel,
-            tuned=_sampler(spec, method, model),
+            panel=job.panel,
+            tuned=_sampler(spec, job.method),
             guard=spec.guard,
             store=store,
             emit=emit,
-            on_best=partial(publish, folder.best),
+            on_best=lambda: job.publish(folder.best),
         ),
-        checkpoints=Checkpoints(store, spec.sha256(), model.fingerprint),
+        checkpoints=Checkpoints(store, spec.sha256(), job.method.model.fingerprint),
         emit=emit,
         should_stop=should_stop,
-    ).run()
-    if state.update:
-        publish(folder.adapter)
+        accelerator=accelerator,
+    )
+    state = trainer.run()
+    if state.update and accelerator.is_main_process:
+        with trainer.averaged():
+            job.publish(folder.adapter)
     return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The loaded models of a job."""
+
+    method: Method
+    panel: Panel
+    origin: Origin
+
+    def publish(self, folder: Path) -> None:
+        """Writes the branches as they are now."""
+        method = self.method
+        schedule = noise_schedule(method.model, method.inference_plan)
+        origin = self.origin.model_copy(update={"noise_schedule": schedule})
+        save_adapter(folder, method.bank, method.inference_plan, origin)
+
+
+def _load(spec: AlignSpec, panel_prompts: Sequence[tuple[str, int]], device: torch.device) -> _Job:
+    dtype = choose_dtype(device)
+    model = models.load(spec.base_model, device=device, dtype=dtype)
+    base_sha256, init_sha256 = model.fingerprint, None
+    if spec.method.init_adapter is not None:
+        model, init_sha256 = shortcuts.with_lora(spec.method.init_adapter, model)
+    reward = rewards.build(spec.rewards, device=device, dtype=dtype)
+    held_out = held_out_judges(spec.evaluation.held_out or (), spec.base_model, device, dtype)
+    method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
+    panel = _panel(spec, panel_prompts, reward, held_out)
+    return _Job(method, panel, _origin(spec, method, base_sha256, init_sha256))
+
+
+def _say_nothing(event: Event) -> None:
+    """Where the other processes of a run on several devices report to: the main one speaks."""
+
+
+def _truncation(too_long: Sequence[str]) -> list[str]:
+    if not too_long:
+        return []
+    return [f"{len(too_long)} exceed the token limit and are truncated, first {too_long[0]!r}"]
 
 
 def held_out_judges(
@@ -172,9 +212,9 @@ def _panel(
     )
 
 
-def _sampler(spec: AlignSpec, method: Method, model: DiffusionModel) -> Sampler:
+def _sampler(spec: AlignSpec, method: Method) -> Sampler:
     return Sampler(
-        model=model,
+        model=method.model,
         plan=method.inference_plan,
         guidance_scale=method.guidance_scale,
         bank=method.bank,
@@ -183,17 +223,23 @@ def _sampler(spec: AlignSpec, method: Method, model: DiffusionModel) -> Sampler:
     )
 
 
-def _publish(folder: Path, *, spec: AlignSpec, method: Method, model: DiffusionModel) -> None:
-    save_adapter(
-        folder,
-        method.bank,
-        method.inference_plan,
-        Origin(
-            base_model=spec.base_model,
-            base_sha256=model.fingerprint,
-            method=spec.method.type,
-            guidance_scale=method.guidance_scale,
-            rewards=tuple(reward.name for reward in spec.rewards),
-            spec_sha256=spec.sha256(),
-        ),
+def _origin(
+    spec: AlignSpec, method: Method, base_sha256: str, init_adapter_sha256: str | None
+) -> Origin:
+    shortcut, few_step = method.shortcut, method.few_step
+    return Origin(
+        base_model=spec.base_model,
+        base_sha256=base_sha256,
+        method=spec.method.type,
+        guidance_scale=method.guidance_scale,
+        rewards=tuple(reward.name for reward in spec.rewards),
+        reward_weights=tuple(reward.weight for reward in spec.rewards),
+        spec_sha256=spec.sha256(),
+        segments=getattr(spec.method, "segments", None),
+        shortcut=shortcut.source if shortcut else None,
+        shortcut_sha256=shortcut.sha256 if shortcut else None,
+        few_step=few_step.source if few_step else None,
+        few_step_sha256=few_step.sha256 if few_step else None,
+        init_adapter=spec.method.init_adapter,
+        init_adapter_sha256=init_adapter_sha256,
     )

@@ -194,7 +194,7 @@ def test_broken_numbers_stop_before_the_optimizer_moves(
     run.go(stop_after=1)
     before = run.weights()
     if broken == "loss":
-        run.trainer.method.reward.parts = ((NotFinite(), 1.0),)  # type: ignore[attr-defined]
+        run.trainer.method.objective.reward.parts = ((NotFinite(), 1.0),)
     else:
         run.method.bank.parameters(1)[0].register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(DivergedError, match="update 2"):

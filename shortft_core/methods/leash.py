@@ -1,0 +1,34 @@
+"""DRaFT+'s leash: how far the attached noise predictions have moved from the base model's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from shortft_core.denoise import Denoising
+from shortft_core.schedule import Evaluation
+
+
+@dataclass
+class Leash:
+    """Observes a chain and sums mean (eps_theta - eps_base)^2 over its attached base calls."""
+
+    denoising: Denoising
+    conditioning: Tensor
+    distances: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, latents: Tensor, evaluation: Evaluation, noise_prediction: Tensor) -> None:
+        """Adds one evaluation: the base model sees the same latents, without gradient."""
+        if not evaluation.branches or not noise_prediction.requires_grad:
+            return
+        with torch.no_grad():
+            base = self.denoising.model.predict_noise(
+                latents, evaluation.timestep, self.conditioning, self.denoising.guidance_scale
+            )
+        self.distances.append((noise_prediction - base).square().mean())
+
+    def mean(self) -> Tensor:
+        """Mean over the attached calls; exactly 0 while the branches are zero."""
+        return torch.stack(self.distances).mean()
