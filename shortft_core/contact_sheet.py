@@ -24,7 +24,8 @@ def contact_sheet(
     samples: SamplesReady, evaluation: EvaluationDone, store: ArtifactStore, *, columns: int = 8
 ) -> Image.Image:
     """Evenly spaced pairs of an evaluation, with the panel's means as the heading."""
-    pairs = samples.pairs[:: max(1, len(samples.pairs) // columns)][:columns]
+    count = min(columns, len(samples.pairs))
+    pairs = [samples.pairs[index * len(samples.pairs) // count] for index in range(count)]
     width = LABEL + len(pairs) * (SIDE + GAP) + GAP
     heading = _heading(evaluation)
     top = GAP + 20 * len(heading) + GAP

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from shortft_core.cli import catalogs, demo, images, train
+from shortft_core.cli import catalogs, demo, distil, evaluate, images, train
 from shortft_core.errors import ShortFTError
 
 app = typer.Typer(
@@ -19,12 +19,16 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("train")(train.train)
+app.command("report")(train.report)
+app.command("distil")(distil.distil)
 app.command("generate")(images.generate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("score")(images.score)
 app.command("demo")(demo.demo)
 app.add_typer(catalogs.models, name="models")
 app.add_typer(catalogs.rewards, name="rewards")
 app.add_typer(catalogs.methods, name="methods")
+app.add_typer(catalogs.shortcuts, name="shortcuts")
 app.add_typer(catalogs.prompts, name="prompts")
 
 

@@ -1,4 +1,4 @@
-"""`shortft models|rewards|methods|prompts`: what a specification may name."""
+"""`shortft models|rewards|methods|shortcuts|prompts`: what a specification may name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shortft_core import catalog
 models = typer.Typer(help="Base models.", no_args_is_help=True)
 rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
 methods = typer.Typer(help="Tuning methods.", no_args_is_help=True)
+shortcuts = typer.Typer(help="Few-step models that shorten a chain.", no_args_is_help=True)
 prompts = typer.Typer(help="Prompt sets.", no_args_is_help=True)
 
 
@@ -32,10 +33,11 @@ def list_models() -> None:
 @models.command("fetch")
 def fetch_models(
     names: Annotated[
-        list[str], typer.Argument(help="Base models or rewards of the catalog, or hub ids.")
+        list[str],
+        typer.Argument(help="Base models, rewards or shortcuts of the catalog, or hub ids."),
     ],
 ) -> None:
-    """Downloads the weights of base models or rewards, so that jobs run offline."""
+    """Downloads the weights of base models, rewards or shortcuts, so that jobs run offline."""
     from shortft_core.weights import locate
 
     console = Console()
@@ -64,6 +66,25 @@ def list_methods() -> None:
     _show(("name", "summary"), rows)
 
 
+@shortcuts.command("list")
+def list_shortcuts() -> None:
+    """Lists the few-step models of the catalog."""
+    _show(
+        ("name", "base model", "segments", "use", "licence", "summary"),
+        (
+            (
+                name,
+                ", ".join(entry.base_models),
+                ", ".join(map(str, sorted(entry.files))),
+                entry.use.replace("_", "-"),
+                entry.licence,
+                entry.summary,
+            )
+            for name, entry in catalog.SHORTCUTS.items()
+        ),
+    )
+
+
 @prompts.command("list")
 def list_prompts() -> None:
     """Lists the prompt sets of the catalog."""
@@ -76,9 +97,11 @@ def list_prompts() -> None:
 def _weights_of(name: str) -> Iterable[catalog.Weights]:
     if name in catalog.BASE_MODELS:
         return [catalog.BASE_MODELS[name].weights]
+    if name in catalog.SHORTCUTS:
+        return catalog.SHORTCUTS[name].files.values()
     if "/" in name:
         return [catalog.Weights(hub_id=name, licence="stated by its owner")]
-    known = {**catalog.BASE_MODELS, **catalog.REWARDS}
+    known = {**catalog.BASE_MODELS, **catalog.REWARDS, **catalog.SHORTCUTS}
     catalog.find(known, name, "name")
     entry = catalog.REWARDS[name]
     rewards_of = [catalog.REWARDS[part] for part in entry.preset] or [entry]

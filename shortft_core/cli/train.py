@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from shortft_core.cli.quiet import silence_libraries
+from shortft_core.errors import DivergedError
 from shortft_core.events import (
     AlertRaised,
     EvaluationDone,
@@ -26,6 +30,13 @@ from shortft_core.events import (
     StepMetrics,
 )
 from shortft_core.spec.read import read_spec
+
+if TYPE_CHECKING:
+    from shortft_core.run import RunFolder
+
+LINES: Final = 20
+"""Lines about updates that a whole run writes where there is no terminal to draw a bar on."""
+_STYLES: Final = {"info": "", "warn": "yellow", "error": "red"}
 
 
 def train(
@@ -41,14 +52,36 @@ def train(
     console = Console()
     folder = RunFolder(run_folder or Path("runs") / spec.stem)
     job = read_spec(spec)
-    with LiveProgress(console) as progress, stop_on_interrupt() as stopped:
-        state = run_job(job, folder, emit=progress.show, should_stop=lambda: bool(stopped))
-    if state.update:
-        console.print(f"adapter: {folder.adapter}", soft_wrap=True, highlight=False)
+    try:
+        with LiveProgress(console) as progress, stop_on_interrupt() as stopped:
+            run_job(job, folder, emit=progress.show, should_stop=lambda: bool(stopped))
+    except DivergedError:
+        show_results(console, folder)
+        raise
+    show_results(console, folder)
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
+) -> None:
+    """Writes the report of a run again, one HTML file without links to anywhere."""
+    from shortft_core.report import write_report
+
+    Console().print(str(write_report(run_folder)), soft_wrap=True, highlight=False, markup=False)
+
+
+def show_results(console: Console, folder: RunFolder) -> None:
+    """Writes the report, and prints where everything is."""
+    from shortft_core.report import write_report
+
+    made = {"adapter": folder.adapter, "best": folder.best}
+    found = {name: path for name, path in made.items() if path.exists()}
+    for name, path in {**found, "report": write_report(folder.path)}.items():
+        console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 class LiveProgress:
-    """A progress bar fed by events; evaluations are printed as tables."""
+    """A progress bar fed by events, or a line now and then where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -60,8 +93,20 @@ class LiveProgress:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=console,
+            speed_estimate_period=300,
+            disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("preparing", total=None)
+        self._updates: int | None = None
+        self._draw: Mapping[type[Any], Callable[[Any], None]] = {
+            PhaseStarted: self._phase,
+            RunStarted: self._started,
+            StepMetrics: self._step,
+            EvaluationDone: lambda event: self.console.print(evaluation_table(event)),
+            LogLine: self._line,
+            AlertRaised: self._alert,
+            RunFinished: self._finished,
+        }
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -71,23 +116,62 @@ class LiveProgress:
         self.progress.stop()
 
     def show(self, event: Event) -> None:
-        """Draws one event."""
-        if isinstance(event, PhaseStarted):
-            self.progress.update(self.task, description=event.phase)
-        elif isinstance(event, RunStarted):
-            done = event.first_update - 1
-            self.progress.update(self.task, total=event.updates, completed=done)
-        elif isinstance(event, StepMetrics):
-            text = f"reward {event.reward:.4f}"
-            self.progress.update(self.task, description=text, completed=event.update)
-        elif isinstance(event, EvaluationDone):
-            self.console.print(evaluation_table(event))
-        elif isinstance(event, LogLine):
-            self.console.print(event.message, markup=False)
-        elif isinstance(event, AlertRaised):
-            self.console.print(f"[yellow]alert[/] {event.kind}: {event.message}")
-        elif isinstance(event, RunFinished):
-            self.progress.update(self.task, description=event.outcome)
+        """Draws one event; checkpoints and pictures have nothing to show here."""
+        draw = self._draw.get(type(event))
+        if draw is not None:
+            draw(event)
+
+    def _phase(self, event: PhaseStarted) -> None:
+        text = event.phase if event.stage is None else f"{event.phase} {event.stage}"
+        self.progress.update(self.task, description=text)
+        self._plain(text)
+
+    def _started(self, event: RunStarted) -> None:
+        self._updates = event.updates
+        done = event.first_update - 1
+        # Updates of an earlier start took none of this one's time: they must not speed up its ETA.
+        self.progress.reset(self.task, total=event.updates, completed=done)
+        if done:
+            self.console.print(f"resuming after update {done}")
+
+    def _step(self, event: StepMetrics) -> None:
+        stage = f"stage {event.stage}/{event.stages}  " if event.stages > 1 else ""
+        text = f"{stage}reward {event.reward:.4f}"
+        self._updates = event.updates or self._updates
+        self.progress.update(
+            self.task, description=text, completed=event.update, total=self._updates
+        )
+        every = math.ceil((self._updates or LINES) / LINES)
+        if event.update % every == 0 or event.update in {1, self._updates}:
+            of = f"/{self._updates}" if self._updates else ""
+            left = self.progress.tasks[self.task].time_remaining
+            eta = f"  ETA {timedelta(seconds=round(left))}" if left else ""
+            self._plain(f"update {event.update}{of}  {text}  {event.seconds:.2f} s{eta}")
+
+    def _line(self, event: LogLine) -> None:
+        self.console.print(event.message, markup=False, style=_STYLES[event.level], soft_wrap=True)
+
+    def _alert(self, event: AlertRaised) -> None:
+        found = "" if event.value is None else f" ({event.value:.3f}"
+        found += "" if event.limit is None else f", limit {event.limit:g}"
+        found += ")" if found else ""
+        about = escape(event.message or event.judge or "")
+        self.console.print(
+            f"[yellow]alert[/] update {event.update}, {event.kind}: {about}{found};"
+            f" action: {event.action}",
+            soft_wrap=True,
+        )
+
+    def _finished(self, event: RunFinished) -> None:
+        best = "" if event.best_update is None else f", best at {event.best_update}"
+        text = f"{event.outcome} after {event.updates} updates{best}, {event.seconds:.0f} s"
+        self.progress.update(self.task, description=event.outcome)
+        self.console.print(text, highlight=False)
+
+    def _plain(self, text: str) -> None:
+        """For logs only: on a terminal the bar says it."""
+        if not self.console.is_terminal:
+            self.console.print(text, highlight=False, markup=False)
 
 
 def evaluation_table(event: EvaluationDone) -> Table:

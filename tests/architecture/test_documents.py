@@ -66,7 +66,7 @@ def test_make_targets_exist(root: Path, guide: str) -> None:
 def test_commands_and_options_exist(root: Path, guide: str) -> None:
     from shortft_core.cli import app
 
-    for words in _commands(_read(root / guide), "shortft"):
+    for words in filter(None, _commands(_read(root / guide), "shortft")):
         command: Any = get_command(app)
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]

@@ -56,3 +56,16 @@ def test_the_last_pair_is_the_newest(tmp_path: Path) -> None:
     events = [older, samples.model_copy(update={"update": 3}), evaluation, samples]
     assert last_pair(events) == (samples, evaluation)
     assert last_pair([evaluation]) is None
+
+
+def test_columns_are_spread_over_all_pairs(tmp_path: Path) -> None:
+    store, samples, evaluation = stored(tmp_path, 7)
+    for index, pair in enumerate(samples.pairs):
+        picture = Image.new("RGB", (64, 64), (0, 10 * index, 0))
+        store.write(pair.base.key, png_bytes(picture, {}))
+    sheet = np.asarray(contact_sheet(samples, evaluation, store, columns=4))
+    greens = [10 * index for index in range(7) if (sheet == (0, 10 * index, 0)).all(axis=2).any()]
+    assert greens == [0, 10, 30, 50]
+    assert contact_sheet(samples, evaluation, store, columns=9).width == (
+        contact_sheet(samples, evaluation, store, columns=7).width
+    )

@@ -59,7 +59,12 @@ def test_train_then_generate_with_the_adapter(
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
     printed = shortft("train", "job.yaml")
     assert "brightness" in printed
-    assert (tmp_path / "runs" / "job" / "adapter" / "shortft.json").is_file()
+    run = Path("runs") / "job"
+    assert (tmp_path / run / "adapter" / "shortft.json").is_file()
+    assert f"adapter: {run / 'adapter'}\nbest: {run / 'best'}\nreport: {run}" in printed
+    report = (tmp_path / run / "report.html").read_text()
+    assert "a red star" in report
+    assert report.count("data:image/png") == 2
     model = ("--model", str(tiny_folder))
     shortft("generate", "a red", *model, "--adapter", "runs/job/adapter", "--out", "tuned")
     shortft("generate", "a red", *model, "--steps", "3", "--out", "base")
@@ -147,7 +152,8 @@ def test_the_demo_writes_its_picture_and_starts_afresh(
     monkeypatch.setattr(demo, "SPEC", tmp_path / "demo.yaml")
     for _ in range(2):
         printed = shortft("demo")
-        assert "completed" in printed
+        assert "completed after 1 updates" in printed
+        assert "report: runs/demo/report.html" in printed
     with Image.open(tmp_path / "runs" / "demo" / "before_after.png") as picture:
         assert picture.width > 300
     events = (tmp_path / "runs" / "demo" / "events.jsonl").read_text().splitlines()
