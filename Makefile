@@ -9,7 +9,7 @@ CODE := shortft_core shapes benchmarks tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts docs fmt constraints
+.PHONY: help setup demo test check format lint types contracts docs fmt golden constraints
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ docs: $(READY) ## Check links, commands and tables of the documents
 fmt: $(READY) ## Format the code and apply safe lint fixes
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+golden: $(READY) ## Record the golden loss traces anew; read the difference before committing
+	$(BIN)/python -m tests.golden.write
 
 constraints: $(READY) ## Write constraints.txt from what .venv holds now
 	@{ sed -n '/^#/p' constraints.txt; \

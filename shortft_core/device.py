@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from typing import Literal
 
 import torch
 
 from shortft_core.settings import settings
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose_device() -> torch.device:
@@ -20,9 +23,15 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """Frozen weights in bf16 on CUDA, in fp32 elsewhere."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+def choose_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
+    """Format of frozen weights; `auto` is bf16 on CUDA and fp32 elsewhere.
+
+    It is the weights' own format and not an autocast context, whose cache of cast weights would
+    lose gradients between a rollout and the pass after it (docs/decisions/0002).
+    """
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -31,7 +31,7 @@ from shortft_core.events import (
 from shortft_core.methods import Batch, Method, Outcome
 from shortft_core.parallel import MethodLoss, any_process, choose_accelerator, decide, gathered
 from shortft_core.sampling import derive_seed
-from shortft_core.schedule import counts
+from shortft_core.schedule import forward_units
 from shortft_core.spec import AlignSpec, ShortFT
 from shortft_core.stages import PLATEAU_UPDATES, has_plateaued, stage_starts
 
@@ -96,7 +96,8 @@ class Trainer:
             self.emit(self._metrics(outcomes, norms))
             if self.state.update % self.spec.evaluation.every_updates == 0:
                 self._evaluate()
-            if self.state.update % self.spec.method.checkpoint_every == 0:
+            # The last state is saved below, with its evaluation: a kill between would lose that.
+            if self.state.update % self.spec.method.checkpoint_every == 0 and not self._complete():
                 self._save()
         if self._complete() or any_process(self.accelerator, self._out_of_time()):
             self._evaluate()
@@ -213,18 +214,18 @@ class Trainer:
         """Turns `seconds` into updates once; later stages are priced by their evaluations."""
         per_update = sum(self._durations) / CALIBRATION_UPDATES
         wanted = (self.spec.method.seconds or 0.0) / (per_update * self._mean_stage_cost())
-        stages = len(self.method.stage_shares)
-        updates = decide(self.accelerator, max(self.state.update, stages, round(wanted)))
+        # One update for each stage that is still to come, though its planned start has passed.
+        shortest = self.state.update + len(self.method.stage_shares) - 1
+        updates = decide(self.accelerator, max(shortest, round(wanted)))
         self._set(updates=updates, stage_starts=self._starts(updates))
 
     def _mean_stage_cost(self) -> float:
-        """Cost of a mean update relative to one of stage 1, an attached call counted threefold."""
+        """Cost of a mean update relative to one of stage 1, by the model of docs/methods.md."""
         shares = self.method.stage_shares
         costs = []
         for stage in range(1, len(shares) + 1):
             self.method.enter_stage(stage)
-            with_gradient, without = counts(self.method.training_plan())
-            costs.append(3 * with_gradient + without)
+            costs.append(forward_units(self.method.training_plan(), self.method.guidance_scale))
         self.method.enter_stage(self.state.stage)
         return sum(s * c / costs[0] for s, c in zip(shares, costs, strict=True))
 

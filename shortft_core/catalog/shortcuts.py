@@ -85,7 +85,7 @@ SHORTCUTS: Final[Mapping[str, ShortcutEntry]] = {
         summary="Trajectory consistency distillation of SD 1.5: one file, any jump",
     ),
     "shapes-shortcut": ShortcutEntry(
-        files=_bundled("shapes-shortcut", (2, 3, 4, 8)),
+        files=_bundled("shapes-shortcut", (2, 4)),
         base_models=("shapes",),
         jumps="targeted",
         spacing="segments",

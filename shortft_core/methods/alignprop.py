@@ -28,10 +28,11 @@ class AlignPropMethod(Backpropagation):
         else:
             cut = self._one_cut(rng, steps)
             kept = [step >= cut for step in range(steps)]
+        # The published code may cut every step, which trains nothing: the last one stays.
+        kept[-1] = kept[-1] or not any(kept)
         return alignprop_plan(self.inference_plan, kept)
 
     def _one_cut(self, rng: random.Random, steps: int) -> int:
-        """The published code may cut every step, which trains nothing: the last one stays."""
         if self.cut == "per_batch":
             return rng.randint(0, steps - 1)
         return steps - 1 if self.cut_step is None else self.cut_step

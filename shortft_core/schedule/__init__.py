@@ -23,6 +23,7 @@ from shortft_core.schedule.chain import (
     counts,
     ddim_grid,
     equal_borders,
+    forward_units,
     longest_chain,
     segment_indices,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "drtune_steps",
     "equal_borders",
     "few_step_plan",
+    "forward_units",
     "inference_plan",
     "jumps",
     "longest_chain",

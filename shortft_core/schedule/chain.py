@@ -115,3 +115,15 @@ def counts(chain: Plan) -> tuple[int, int]:
     """Evaluations (with, without) gradient."""
     with_gradient = sum(evaluation.with_gradient for evaluation in chain)
     return with_gradient, len(chain) - with_gradient
+
+
+def forward_units(chain: Plan, guidance_scale: float) -> int:
+    """Cost of one image in forward passes: guided base calls count twice, attached ones thrice.
+
+    Jumps count once: a shortcut absorbs its guidance. A backward pass is two forward passes.
+    """
+    guided = 1 if guidance_scale == 1.0 else 2
+    return sum(
+        (guided if evaluation.denoiser == "base" else 1) * (3 if evaluation.with_gradient else 1)
+        for evaluation in chain
+    )

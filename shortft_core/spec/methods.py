@@ -29,6 +29,9 @@ class Method(Spec):
     """Images in memory at once, on each device."""
     accumulation: int = Field(default=1, ge=1)
     """Batches per update."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the frozen weights: bf16 on CUDA and fp32 elsewhere by default. Branches,
+    their optimizer and the chain's arithmetic stay in fp32."""
     gradient_checkpointing: bool = False
     """Recompute each attached denoiser call in the backward pass: memory of one call, a third
     more work."""
@@ -203,12 +206,19 @@ class DRTune(Method):
     """K of the paper: steps whose noise prediction is attached, from a random start."""
     early_stop: int = Field(default=0, ge=0)
     """m of the paper: the chain ends in one jump to x0 at a step drawn from the last m; 0 for the
-    whole chain."""
+    whole chain. Trained steps after the stop are not made; at least the first always is."""
 
     @model_validator(mode="after")
     def _k_within_chain(self) -> Self:
-        if max(self.trained_steps, self.early_stop) > self.steps:
-            raise ValueError(f"trained_steps and early_stop cannot exceed steps ({self.steps})")
+        if self.trained_steps > self.steps:
+            raise ValueError(f"trained_steps cannot exceed steps ({self.steps})")
+        # The lowest number that the first trained step can have: a stop before it trains nothing.
+        latest = 1 + (self.trained_steps - 1) * (self.steps // self.trained_steps)
+        if self.early_stop > latest:
+            raise ValueError(
+                f"early_stop cannot exceed {latest} with {self.trained_steps} trained_steps of "
+                f"{self.steps}: some draws would train nothing"
+            )
         return self
 
 

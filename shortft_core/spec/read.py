@@ -107,4 +107,6 @@ def _path(loc: tuple[int | str, ...]) -> list[str]:
         str(part)
         for before, part in zip((None, *inner), inner, strict=False)
         if not (before == "method" or isinstance(before, int)) or part not in _MEMBERS
+        # A number or a word: pydantic names the alternative that it tried.
+        if before != "reward_threshold"
     ]

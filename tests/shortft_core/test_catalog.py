@@ -6,7 +6,7 @@ import pytest
 
 from shortft_core import catalog, prompt_sets, schedule
 from shortft_core.catalog import resolve, source_names
-from shortft_core.errors import UnknownNameError
+from shortft_core.errors import PlanError, UnknownNameError, UserError
 from shortft_core.spec import AlignSpec, AnyReward, PromptSource, Source
 from shortft_core.spec import rewards as terms
 
@@ -220,3 +220,58 @@ def test_find_gives_the_entry_or_the_nearest_names() -> None:
 def test_the_longest_chain_of_a_specification_is_that_of_the_schedule() -> None:
     (bound,) = (m.le for m in type(job().method).model_fields["steps"].metadata if hasattr(m, "le"))
     assert bound == schedule.longest_chain()
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "problem"),
+    [
+        ({"segments": 5}, "method.shortcut", "no file for 5 segments"),
+        ({"guidance_scale": 7.5}, "method.shortcut", "stands for guidance 3, not 7.5"),
+        ({"updates": 3}, "method.updates", "3 updates cannot be shared by 4 stages"),
+        ({"first_segment_grad_steps": 13}, "method.first_segment_grad_steps", "13 of the 12 steps"),
+        ({"shortcut": {"name": "shapes-shortct"}}, "method.shortcut.name", "unknown name"),
+        ({"shortcut": {"name": "hyper-sd15"}}, "method.shortcut", "belongs to sd15"),
+    ],
+)
+def test_a_chain_that_its_shortcut_cannot_serve_is_refused(
+    method: dict[str, Any], field: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
+        resolve(job(method={"type": "shortft"} | method))
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        ({"steps": 30, "segments": 4}, "30 steps in 4 segments need the shortcut 727 -> 496"),
+        ({"steps": 28, "segments": 4}, "crosses the border 500"),
+        ({"segments": 8, "shortcut": {"name": "hyper-sd15-cfg"}, "guidance_scale": 3.0}, "5 to 8"),
+    ],
+)
+def test_a_shortcut_of_parts_is_held_to_them(method: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        resolve(job(base_model={"name": "sd15"}, method={"type": "shortft"} | method))
+
+
+def test_every_stage_needs_an_update_unless_there_is_only_one() -> None:
+    few = {"type": "shortft", "updates": 3}
+    assert resolve(job(method=few | {"ablation": "no_progressive"})).method.updates == 3
+    with pytest.raises(PlanError, match="Use at least 4 updates"):
+        resolve(job(method=few | {"ablation": "no_tlora"}))
+
+
+def test_a_base_model_without_a_shortcut_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="distil one with `shortft distil`") as caught:
+        resolve(job(base_model={"path": "models/mine"}, method={"type": "shortft"}))
+    assert caught.value.field == "method.shortcut"
+
+
+@pytest.mark.parametrize("method", catalog.METHODS)
+def test_a_reward_without_gradient_is_refused_where_it_is_back_propagated(method: str) -> None:
+    assert catalog.METHODS[method].needs_gradient
+    spec = job(method={"type": method}, rewards=[{"name": "symmetry"}, {"name": "jpeg_size"}])
+    with pytest.raises(UserError, match=f"{method} back-propagates it") as caught:
+        resolve(spec)
+    assert caught.value.field == "rewards.1.name"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from shortft_core.adapter_card import read_card
 from shortft_core.errors import UnknownNameError, UserError, WeightsError
 from shortft_core.events import Event, LogLine, RunFinished, RunStarted, read_jsonl
-from shortft_core.adapter_card import read_card
 from shortft_core.run import RunFolder, run_job
 from shortft_core.spec import AlignSpec
 from shortft_core.spec.read import parse_spec

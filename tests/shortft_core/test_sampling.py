@@ -6,11 +6,17 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from shortft_core.sampling import ddim_step, initial_latents, run_chain
-from shortft_core.schedule import CLEAN, Evaluation, base_plan, ddim_grid
+from shortft_core.sampling import (
+    ddim_step,
+    initial_latents,
+    run_chain,
+    step_noise,
+    stochastic_ddim_step,
+)
+from shortft_core.schedule import CLEAN, PREDICTED, Evaluation, base_plan, ddim_grid
 
 SCHEDULER = DDIMScheduler(
     beta_schedule="scaled_linear",
@@ -19,6 +25,14 @@ SCHEDULER = DDIMScheduler(
     steps_offset=1,
     set_alpha_to_one=False,
     clip_sample=False,
+)
+ANCESTRAL = DDPMScheduler(
+    beta_schedule="scaled_linear",
+    beta_start=0.00085,
+    beta_end=0.012,
+    clip_sample=False,
+    timestep_spacing="leading",
+    steps_offset=1,
 )
 ALPHAS = torch.cumprod(
     1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0
@@ -109,3 +123,73 @@ def test_initial_latents_depend_on_the_seed_alone() -> None:
     torch.testing.assert_close(together[1:2], initial_latents([8], (4, 2, 2)), rtol=0, atol=0)
     assert together.std().item() == pytest.approx(1.0, abs=0.35)
     assert ddim_grid(50)[0] == 981
+
+
+def drawn(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 4, 3, 3, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("steps", [10, 40, 50])
+def test_ancestral_steps_are_the_posterior_of_ddpm_on_the_grid(steps: int) -> None:
+    """All but the last, where DDPM ends at 1 and Stable Diffusion's chain at A_0."""
+    ANCESTRAL.set_timesteps(steps)
+    latents, noise_prediction, _ = drawn(3)
+    for evaluation in base_plan(steps)[:-1]:
+        ancestral = Evaluation(evaluation.timestep, evaluation.next_timestep, eta=1.0)
+        theirs = ANCESTRAL.step(
+            noise_prediction,
+            evaluation.timestep,
+            latents,
+            generator=torch.Generator().manual_seed(3),
+        ).prev_sample
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+        ours = stochastic_ddim_step(
+            latents, noise_prediction, ancestral, noise, ANCESTRAL.alphas_cumprod
+        )
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_noisy_steps_are_those_of_diffusers(eta: float) -> None:
+    SCHEDULER.set_timesteps(40)
+    latents, noise_prediction, noise = drawn(3)
+    for plain in base_plan(40):
+        evaluation = Evaluation(plain.timestep, plain.next_timestep, eta=eta)
+        theirs = SCHEDULER.step(
+            noise_prediction, plain.timestep, latents, eta=eta, variance_noise=noise
+        ).prev_sample
+        ours = stochastic_ddim_step(
+            latents, noise_prediction, evaluation, noise, SCHEDULER.alphas_cumprod
+        )
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_step_to_the_prediction_inverts_the_forward_process() -> None:
+    clean, noise = (tensor.double() for tensor in drawn(2))
+    for timestep in (981, 501, 1):
+        alpha = ALPHAS[timestep]
+        noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        predicted = ddim_step(noised, noise, timestep, PREDICTED, ALPHAS)
+        torch.testing.assert_close(predicted, clean, rtol=1e-12, atol=1e-11)
+
+
+def test_the_noise_of_a_step_follows_from_seed_and_timestep_alone() -> None:
+    like = torch.empty(3, 4, 8, 8, dtype=torch.float64)
+    noise = step_noise((1, 2, 3), 501, like)
+    assert noise.dtype == torch.float64
+    assert torch.equal(noise[1:2], step_noise((2,), 501, like))
+    assert not torch.equal(noise, step_noise((1, 2, 3), 481, like))
+    assert not torch.equal(noise, initial_latents((1, 2, 3), (4, 8, 8)).double())
+
+
+def test_a_constant_input_leaves_the_latents_their_gradient() -> None:
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    start = torch.ones(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    plan = [Evaluation(741, 501, with_gradient=True, detach_input=True)]
+    run_chain(plan, start, lambda x, _: x * weight, ALPHAS).sum().backward()
+    a, b = coefficients(741, 501)
+    assert start.grad is not None
+    assert weight.grad is not None
+    assert start.grad.item() == pytest.approx(a, rel=1e-12)
+    assert weight.grad.item() == pytest.approx(b, rel=1e-12)

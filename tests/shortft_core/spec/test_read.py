@@ -83,3 +83,46 @@ def test_files_that_hold_no_mapping_are_refused(text: str, tmp_path: Path) -> No
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_spec(tmp_path / "none.yaml")
+
+
+SHORTFT: dict[str, Any] = {"type": "shortft"}
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "problem"),
+    [
+        (SHORTFT | {"rank": 0}, "method.rank", "greater than or equal to 1"),
+        (SHORTFT | {"guidance_scale": 0.5}, "method.guidance_scale", "greater than or equal"),
+        (SHORTFT | {"shortcut_guidance": 0}, "method.shortcut_guidance", "greater than or equal"),
+        (SHORTFT | {"learning_rte": 1}, "method.learning_rte", "Extra inputs"),
+        (SHORTFT | {"stage_shares": [0.5] * 4}, "method", "stage_shares sum to 2, not to 1"),
+        (SHORTFT | {"stage_shares": [0.5] * 2}, "method", "one share per segment"),
+        (SHORTFT | {"stage_shares": [1.5, -0.5, 0.5, -0.5]}, "method", "must all be positive"),
+        (SHORTFT | {"stage_shares": ["a"]}, "method.stage_shares.0", "valid number"),
+        (SHORTFT | {"segments": 51}, "method", "segments cannot exceed steps"),
+        (SHORTFT | {"scope": "last"}, "method.scope", "Did you mean last_step"),
+        (SHORTFT | {"shortcut": {}}, "method.shortcut", "exactly one of name, id, path"),
+        (SHORTFT | {"reward_threshold": "atuo"}, "method.reward_threshold", "number"),
+        (SHORTFT | {"prefix_pool": 3}, "method", "multiple of batch_size"),
+        (SHORTFT | {"prefix_pool": 4, "scope": "segment"}, "method", "drop it beside scope"),
+        ({"rank": 4}, "method.type", "it is missing"),
+        ({"type": "shortf"}, "method.type", "Did you mean shortft"),
+        ({"type": "refl", "last_mid_step": 40}, "method", "last_mid_step < training_steps"),
+        ({"type": "alignprop", "cut_step": 3}, "method", "cut_step belongs to cut: fixed"),
+        ({"type": "drtune", "trained_steps": 51}, "method", "trained_steps"),
+        ({"type": "draft_lv", "noised_copies": -1}, "method.noised_copies", "greater than"),
+        ({"type": "direct", "few_step": {"id": "x"}}, "method.few_step.id", "pattern"),
+    ],
+)
+def test_a_mistake_in_a_method_has_the_path_that_the_user_wrote(
+    method: dict[str, Any], field: str, problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem) as caught:
+        parse_spec(VALID | {"method": method})
+    assert caught.value.field == field
+
+
+def test_nothing_may_be_tuned_on_the_oracle() -> None:
+    with pytest.raises(UserError, match=r"Name it in evaluation\.held_out") as caught:
+        parse_spec(VALID | {"rewards": [{"name": "symmetry"}, {"name": "oracle"}]})
+    assert caught.value.field == "rewards.1.name"

@@ -20,8 +20,10 @@ from shortft_core.schedule import (
     draft_k_plan,
     equal_borders,
     inference_plan,
+    jumps,
     longest_chain,
     plan,
+    refuse_untrained_jumps,
     segment_indices,
 )
 
@@ -209,8 +211,8 @@ def test_replacing_shortcuts_by_their_base_steps_gives_inference(
 @given(chains(), st.integers(1, 12))
 def test_every_plan_is_legal_or_refused(chain: tuple[int, int, int], parts: int) -> None:
     borders = equal_borders(parts)
-    jumps = [(e.timestep, e.next_timestep) for e in plan(*chain) if e.denoiser == "shortcut"]
-    crosses = any(end < border < start for start, end in jumps for border in borders)
+    spans = jumps(plan(*chain))
+    crosses = any(end < border < start for start, end in spans for border in borders)
     if crosses:
         with pytest.raises(PlanError, match="crosses the border"):
             plan(*chain, shortcut_borders=borders)
@@ -274,3 +276,30 @@ def test_the_base_plan_activates_nothing() -> None:
     chain = base_plan(20)
     assert len(chain) == 20
     assert {(e.denoiser, e.branches, e.with_gradient) for e in chain} == {("base", (), False)}
+
+
+def test_a_shortcut_of_exact_jumps_serves_no_others() -> None:
+    chain = plan(50, 4, 1)
+    refuse_untrained_jumps(chain, jumps(chain))
+    with pytest.raises(PlanError, match="not distilled for the jump 481 -> 261") as caught:
+        refuse_untrained_jumps(chain, [(741, 501), (241, 1)])
+    assert caught.value.field == "method.shortcut"
+
+
+@given(chains())
+def test_independent_and_shared_branches_act_where_cumulative_ones_do(
+    chain: tuple[int, int, int],
+) -> None:
+    steps, segments, _ = chain
+    stacks = [e.branches for e in inference_plan(steps, segments)]
+    alone = inference_plan(steps, segments, readings=Readings(stacking="independent"))
+    assert [e.branches for e in alone] == [stack[-1:] for stack in stacks]
+    shared = inference_plan(steps, segments, readings=Readings(stacking="shared"))
+    assert [e.branches for e in shared] == [(1,) if stack else () for stack in stacks]
+
+
+@given(chains())
+def test_detached_branches_are_those_below_the_segments_own(chain: tuple[int, int, int]) -> None:
+    detached = plan(*chain, readings=Readings(detach_lower_branches=True))
+    assert [e.detached for e in detached] == [e.branches[:-1] for e in detached]
+    assert tuple(replace(e, detached=()) for e in detached) == plan(*chain)

@@ -1,0 +1,82 @@
+"""DRaFT-LV: DRaFT-1 averaged over copies that carry no gradient into the chain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shortft_core.methods import Batch
+from shortft_core.methods.backpropagation import Backpropagation
+from shortft_core.methods.draft_lv import DraftLVMethod
+
+Build = Callable[..., Backpropagation]
+Gradients = Callable[..., dict[int, list[Tensor]]]
+Calls = Callable[[nn.Module], list[tuple[bool, int]]]
+
+
+def test_without_copies_it_is_draft_1_bit_for_bit(
+    build: Build, gradients: Gradients, batch: Batch
+) -> None:
+    method, draft = build("draft_lv", noised_copies=0), build("draft_k", gradient_steps=1)
+    assert torch.equal(method.loss(batch).loss, draft.loss(batch).loss)
+    assert all(map(torch.equal, gradients(method)[1], gradients(draft)[1]))
+
+
+def test_each_copy_costs_one_attached_call(build: Build, calls: Calls, batch: Batch) -> None:
+    method = build("draft_lv", noised_copies=2)
+    seen = calls(method.model.denoiser)
+    assert method.loss(batch).evaluations == (3, 11)
+    assert seen == [(False, 4)] * 11 + [(True, 4)] * 3
+    assert [e.with_gradient for e in method.training_plan()] == [False] * 11 + [True] * 3
+
+
+def test_the_gradient_is_the_mean_over_the_image_and_its_constant_copies(
+    build: Build, gradients: Gradients, batch: Batch
+) -> None:
+    method, draft = build("draft_lv", noised_copies=2), build("draft_k", gradient_steps=1)
+    assert isinstance(method, DraftLVMethod)
+    last, args = method.inference_plan[-1], (batch.prompts, batch.seeds)
+    with torch.no_grad():
+        start = draft.denoising.start(batch.seeds)
+        clean = draft.denoising.run(draft.inference_plan, start, *args)
+    parts = [gradients(draft)[1]]
+    for copy in range(2):
+        noised = method._noised(clean, batch.seeds, copy)
+        again = draft.denoising.run([replace(last, with_gradient=True)], noised, *args)
+        loss = draft.objective(again, *args).loss
+        parts.append(list(torch.autograd.grad(loss, draft.bank.parameters(1))))
+    assert not torch.equal(parts[1][0], parts[2][0]), "every copy has its own noise"
+    for ours, *theirs in zip(gradients(method)[1], *parts, strict=True):
+        torch.testing.assert_close(ours, torch.stack(theirs).mean(0), rtol=1e-9, atol=1e-18)
+
+
+def test_the_copies_lie_at_the_noise_level_of_the_last_timestep(build: Build) -> None:
+    method = build("draft_lv")
+    assert isinstance(method, DraftLVMethod)
+    signal = method.model.alphas_cumprod[1].item()
+    clean = torch.full((200, 4, 8, 8), 3.0, dtype=torch.float64)
+    noised = method._noised(clean, tuple(range(200)), 0)
+    assert noised.mean().item() == pytest.approx(3 * math.sqrt(signal), abs=1e-3)
+    assert noised.std().item() == pytest.approx(math.sqrt(1 - signal), rel=0.02)
+    assert math.sqrt(1 - signal) == pytest.approx(0.0413, abs=5e-5)
+    one = method._noised(clean[:1], (7,), 0)
+    torch.testing.assert_close(one[0], noised[7], rtol=0, atol=0)
+
+
+def test_where_the_last_step_is_noiseless_every_copy_is_draft_1(
+    build: Build, gradients: Gradients
+) -> None:
+    """At sigma -> 0 the mean over n + 1 equal gradients is DRaFT-1's; the paper sums them."""
+    found = []
+    for method in (build("draft_lv", noised_copies=3), build("draft_k", gradient_steps=1)):
+        quiet = method.model.alphas_cumprod.clone()
+        quiet[1], quiet[0] = 1 - 1e-12, 1 - 2.5e-13
+        method.model.alphas_cumprod = quiet
+        found.append(gradients(method)[1])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < 1e-4 * theirs.norm()
