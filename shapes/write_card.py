@@ -28,6 +28,7 @@ RECIPES: Final[tuple[Recipe, ...]] = (
     train_hps.PREFERENCE,
     train_aesthetic.RECIPE,
 )
+_SHIFTS: Final = "reward_shifts_in_std"
 PAUSE: Final = timedelta(minutes=4)
 """A longer silence in a log is a stop, not training."""
 _LINE: Final = re.compile(r"^(\S+ [\d:]+),\d+ (\S+) (\d+) loss ")
@@ -48,6 +49,8 @@ of all training. Licence: Apache-2.0, like the rest of the project.
 | `shapes-pick` | CLIP, trained contrastively | transformers folder as `PickScore_v1` |
 | `shapes-hps` | another CLIP, tuned on synthetic preferences | HPS v2 checkpoint, open_clip keys |
 | `shapes-aesthetic` | five Linear layers on `shapes-pick` | LAION aesthetic predictor v2 |
+| `shapes-shortcut` | jumps within the chain of `shapes-base`, one file per k | kohya LoRA, card |
+| `shapes-fewstep` | generator of k calls that follows `shapes-base` | kohya LoRA, card |
 | `oracle` | detector of shape, color, size, place | held-out judge; never a reward |
 | `prompts` | training, evaluation and held-out-pair prompts | one per line |
 
@@ -69,10 +72,12 @@ def main() -> None:
     """Writes the card."""
     base = json.loads((CARDS / "base.json").read_text(encoding="utf-8"))
     judges = json.loads((CARDS / "judges.json").read_text(encoding="utf-8"))
+    shortcuts = json.loads((CARDS / "shortcuts.json").read_text(encoding="utf-8"))
     sections = (
         HEAD,
         _training(),
         _agreement(base),
+        _shortcuts(shortcuts),
         _section("Judges", judges),
         _files(),
     )
@@ -128,6 +133,44 @@ def _agreement(base: Mapping[str, Any]) -> str:
         f"({base['steps']} DDIM steps, guidance {base['guidance_scale']:g}, one image a prompt, "
         f"no selection; `python -m shapes.measure_base`):\n\n{table}\n"
         "The first 32 single-shape samples: `shapes/cards/samples.png`.\n"
+    )
+
+
+def _shortcuts(figures: Mapping[str, Any]) -> str:
+    files = figures["files"]
+    errors = [
+        (
+            name,
+            str(file["recipe"]["rank"]),
+            str(file["recipe"]["trajectories"]),
+            str(file["recipe"]["updates"]),
+            _number(file["error_to_guided_naive"]),
+            _number(file["error_to_unguided_naive"]),
+            ", ".join(f"{jump}: {_number(ratio)}" for jump, ratio in file["jumps"].items()),
+        )
+        for name, file in files.items()
+    ]
+    rewards = list(next(iter(files.values()))["reward_shifts_in_std"])
+    shifts = [
+        (name, kind, *(_number(file[key][reward]) for reward in rewards))
+        for name, file in files.items()
+        for kind, key in (("distilled", _SHIFTS), ("naive", f"naive_{_SHIFTS}"))
+    ]
+    columns = ("file", "rank", "trajectories", "updates", "to guided", "to unguided", "each jump")
+    missed = [
+        f"- {name}: {line}\n" for name, file in files.items() for line in file["missed_goals"]
+    ]
+    return (
+        "## Shortcuts\n\n"
+        "Distilled by `python -m shapes.train_shortcuts` from trajectories of `shapes-base`; see "
+        "`docs/distillation.md`. Of the trajectories of each file "
+        f"{figures['coarse_trajectories']} are coarse. Error of the jumps on held-out "
+        "trajectories, in units of the error of one DDIM step of the base model, which takes two "
+        f"calls with guidance and one without:\n\n{_table(columns, errors)}\n"
+        "Change of the mean reward from the full to the shortened chain, in standard deviations of "
+        f"the full chain's images:\n\n{_table(('file', 'jumps', *rewards), shifts)}\n"
+        f"Goals that are missed (0.8 over all jumps, 1 for each, 0.2 for a reward):\n\n"
+        f"{''.join(missed) or 'none'}\n"
     )
 
 
