@@ -1,0 +1,1 @@
+"""Measured comparisons; their committed results stand in `results/`."""

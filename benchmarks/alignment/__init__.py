@@ -1,0 +1,1 @@
+"""The paper's tables on the bundled model: every method with the same compute."""

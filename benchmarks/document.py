@@ -1,0 +1,31 @@
+"""Puts the committed results into `docs/results.md`: `python -m benchmarks.document`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import cost, generation, gpu, variance
+from benchmarks.alignment import tables
+from benchmarks.alignment.cells import Folders
+from benchmarks.results import DOCUMENT, put_section
+
+
+def sections() -> dict[str, str]:
+    """Name of a section -> what the committed results say."""
+    return {
+        "cost": cost.section(),
+        "generation": generation.section(),
+        "variance": variance.section(),
+        "gpu": gpu.section(),
+        **tables.sections(Folders()),
+    }
+
+
+def write_document(document: Path = DOCUMENT) -> None:
+    """Replaces every generated section; what people wrote between them stays."""
+    for name, text in sections().items():
+        put_section(document, name, text)
+
+
+if __name__ == "__main__":
+    write_document()
