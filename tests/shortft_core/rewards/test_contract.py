@@ -48,14 +48,16 @@ def build(name: str, source: str, tiny_sources: dict[str, dict[str, Any]]) -> Co
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def reward(request: pytest.FixtureRequest, tiny_sources: dict[str, dict[str, Any]]) -> Composite:
-    return build(*request.param, tiny_sources)
+    name, source = request.param
+    return build(name, source, tiny_sources)
 
 
 @pytest.fixture(scope="module", params=SMOOTH, ids="-".join)
 def differentiable(
     request: pytest.FixtureRequest, tiny_sources: dict[str, dict[str, Any]]
 ) -> Composite:
-    return build(*request.param, tiny_sources)
+    name, source = request.param
+    return build(name, source, tiny_sources)
 
 
 Pictures = Callable[..., Tensor]
