@@ -30,7 +30,7 @@ from shortft_core.distil.run import (
     recorder_of,
 )
 from shortft_core.distil.trajectories import Recorder
-from shortft_core.events import Event, LogLine
+from shortft_core.events import DistilMetrics, Event, LogLine
 from shortft_core.models import DiffusionModel
 from shortft_core.shortcut_card import CARD_FILE, ShortcutCard, read_card
 from shortft_core.spec import AnyReward, PromptSource, Source
@@ -190,6 +190,11 @@ def logged(name: str) -> Callable[[Event], None]:
     def emit(event: Event) -> None:
         if isinstance(event, LogLine):
             log.info("%s %s", name, event.message)
+        elif isinstance(event, DistilMetrics):
+            errors = ", ".join(f"{jump} {error:.3f}" for jump, error in event.errors.items())
+            log.info(
+                "%s update %d of %d: error to naive %s", name, event.update, event.updates, errors
+            )
 
     return emit
 

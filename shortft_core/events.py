@@ -95,6 +95,16 @@ class StepMetrics(_Report):
     """What else the method measured, such as its leash."""
 
 
+class DistilMetrics(_Report):
+    """Updates of a distillation since the last such event."""
+
+    type: Literal["job.distil_metrics"] = "job.distil_metrics"
+    update: int
+    updates: int
+    errors: Mapping[str, float]
+    """Jump `t -> s` -> mean squared error, that of a naive jump being 1."""
+
+
 class Score(_Fact):
     """One judge on one set of images, in raw units."""
 
@@ -189,6 +199,7 @@ Event = (
     RunStarted
     | PhaseStarted
     | StepMetrics
+    | DistilMetrics
     | EvaluationDone
     | CheckpointSaved
     | SamplesReady

@@ -21,6 +21,7 @@ from shortft_core.cli.quiet import silence_libraries
 from shortft_core.errors import DivergedError
 from shortft_core.events import (
     AlertRaised,
+    DistilMetrics,
     EvaluationDone,
     Event,
     LogLine,
@@ -102,6 +103,7 @@ class LiveProgress:
             PhaseStarted: self._phase,
             RunStarted: self._started,
             StepMetrics: self._step,
+            DistilMetrics: self._distil_step,
             EvaluationDone: lambda event: self.console.print(evaluation_table(event)),
             LogLine: self._line,
             AlertRaised: self._alert,
@@ -147,6 +149,14 @@ class LiveProgress:
             left = self.progress.tasks[self.task].time_remaining
             eta = f"  ETA {timedelta(seconds=round(left))}" if left else ""
             self._plain(f"update {event.update}{of}  {text}  {event.seconds:.2f} s{eta}")
+
+    def _distil_step(self, event: DistilMetrics) -> None:
+        errors = ", ".join(f"{jump} {error:.3f}" for jump, error in event.errors.items())
+        text = f"error to naive: {errors}"
+        self.progress.update(
+            self.task, description=text, completed=event.update, total=event.updates
+        )
+        self._plain(f"update {event.update}/{event.updates}  {text}")
 
     def _line(self, event: LogLine) -> None:
         self.console.print(event.message, markup=False, style=_STYLES[event.level], soft_wrap=True)

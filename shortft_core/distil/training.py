@@ -15,7 +15,13 @@ from shortft_core.checkpoint import Checkpoints, Manifest
 from shortft_core.distil.jump_lora import JumpLora
 from shortft_core.distil.jumps import Jump, Pairs
 from shortft_core.errors import DivergedError
-from shortft_core.events import AlertRaised, EventSink, LogLine, RunFinished, RunStarted
+from shortft_core.events import (
+    AlertRaised,
+    DistilMetrics,
+    EventSink,
+    RunFinished,
+    RunStarted,
+)
 from shortft_core.sampling import derive_seed
 from shortft_core.spec.distil import DistilSpec
 
@@ -153,11 +159,14 @@ class JumpTrainer:
 
     def _report(self) -> None:
         means = [sum(column) / len(column) for column in zip(*self._window, strict=True)]
-        parts = ", ".join(
-            f"{t} -> {s} {mean:.3f}" for (t, s), mean in zip(self.jumps, means, strict=True)
+        named = zip(self.jumps, means, strict=True)
+        self.emit(
+            DistilMetrics(
+                update=self.state.update,
+                updates=self.spec.updates,
+                errors={f"{t} -> {s}": mean for (t, s), mean in named},
+            )
         )
-        done = f"update {self.state.update} of {self.spec.updates}"
-        self.emit(LogLine(message=f"{done}: squared error to naive {parts}"))
         self._window.clear()
 
     def _save(self) -> None:

@@ -12,6 +12,7 @@ from shortft_core.errors import ArtifactError
 from shortft_core.events import (
     AlertRaised,
     CheckpointSaved,
+    DistilMetrics,
     EvaluationDone,
     Event,
     LogLine,
@@ -47,6 +48,7 @@ EVENTS: tuple[Event, ...] = (
     RunStarted(spec_sha256="0" * 64, updates=None, first_update=51),
     PhaseStarted(phase="downloading"),
     STEP,
+    DistilMetrics(update=50, updates=1500, errors={"741 -> 501": 0.5}),
     EvaluationDone(
         update=30,
         images=16,
@@ -156,13 +158,14 @@ def test_a_file_keeps_events_over_restarts(tmp_path: Path) -> None:
 
 def test_a_line_that_a_crash_tore_is_neither_read_nor_kept(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    jsonl_sink(path)(EVENTS[6])
+    samples = next(event for event in EVENTS if isinstance(event, SamplesReady))
+    jsonl_sink(path)(samples)
     whole = path.read_bytes()
     torn_inside_a_character = whole[: whole.index("✓".encode()) + 1]
     path.write_bytes(whole + torn_inside_a_character)
-    assert tuple(read_jsonl(path)) == (EVENTS[6],)
+    assert tuple(read_jsonl(path)) == (samples,)
     jsonl_sink(path)(STEP)
-    assert tuple(read_jsonl(path)) == (EVENTS[6], STEP)
+    assert tuple(read_jsonl(path)) == (samples, STEP)
 
 
 def test_a_broken_line_names_its_number(tmp_path: Path) -> None:
