@@ -50,7 +50,12 @@ log = logging.getLogger("benchmarks")
 CSV: Final = RESULTS / "cost.csv"
 PICTURE: Final = RESULTS / "cost.png"
 MEBIBYTE: Final = 2**20
-_COMMON: Final[Mapping[str, Any]] = {"rank": 16, "batch_size": 4, "updates": 100}
+_COMMON: Final[Mapping[str, Any]] = {
+    "rank": 16,
+    "batch_size": 4,
+    "updates": 100,
+    "merged_rollouts": True,
+}
 
 
 @dataclass(frozen=True, slots=True)

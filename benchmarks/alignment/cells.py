@@ -64,7 +64,7 @@ SWEEP_SETTING: Final = "symmetry_reg"
 SWEEP_SEED: Final = 100
 SWEEP_SHARE: Final = 1 / 3
 """Share of the budget that a run of the sweep gets."""
-LEARNING_RATES: Final = (1e-3, 3e-3, 1e-2)
+LEARNING_RATES: Final = (3e-4, 1e-3, 3e-3)
 
 BASE_MODEL: Final = Source(name="shapes")
 TRAINING_PROMPTS: Final = PromptSource(name="shapes-train")
@@ -157,15 +157,15 @@ class Folders:
 
 
 def table_cells() -> list[Cell]:
-    """Seed 0 of everything first, so that a comparison that is stopped early is still whole."""
-    untuned = [Cell(setting, variant, 0) for setting in SETTINGS for variant in UNTUNED]
-    tuned = [
-        Cell(setting, variant, seed)
-        for seed in SEEDS
+    """One setting after the other, all variants of a seed together: one seed alone says little."""
+    return [
+        cell
         for setting in SETTINGS
-        for variant in VARIANTS
+        for cell in (
+            *(Cell(setting, variant, 0) for variant in UNTUNED),
+            *(Cell(setting, variant, seed) for seed in SEEDS for variant in VARIANTS),
+        )
     ]
-    return untuned + tuned
 
 
 def sweep_cells() -> list[Cell]:

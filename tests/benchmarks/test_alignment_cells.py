@@ -24,14 +24,14 @@ from benchmarks.alignment.cells import (
 from shortft_core import catalog, prompts
 
 
-def test_the_base_comes_first_then_seed_by_seed() -> None:
-    cells = table_cells()
-    untuned, tuned = cells[: len(SETTINGS) * len(UNTUNED)], cells[len(SETTINGS) * len(UNTUNED) :]
-    assert all(cell.is_untuned for cell in untuned)
-    assert [cell.seed for cell in tuned] == sorted(cell.seed for cell in tuned)
-    first = [cell.setting for cell in tuned[: len(SETTINGS) * len(VARIANTS)]]
-    expected = [s for s in ("symmetry_reg", "hps", "symmetry") for _ in VARIANTS]
-    assert first == expected
+def test_a_setting_is_finished_before_the_next_begins_the_base_first() -> None:
+    size = len(UNTUNED) + len(SEEDS) * len(VARIANTS)
+    for number, setting in enumerate(("symmetry_reg", "hps", "symmetry")):
+        cells = table_cells()[number * size : (number + 1) * size]
+        assert {cell.setting for cell in cells} == {setting}
+        assert [cell.is_untuned for cell in cells] == sorted(c.is_untuned for c in cells)[::-1]
+        tuned = [cell.seed for cell in cells if not cell.is_untuned]
+        assert tuned == [seed for seed in SEEDS for _ in VARIANTS]
 
 
 def test_every_cell_is_there_once() -> None:
