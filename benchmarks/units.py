@@ -2,27 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from shortft_core.methods.backpropagation import Backpropagation
-from shortft_core.schedule import Evaluation
-
-
-def units(
-    plan: Iterable[Evaluation],
-    *,
-    guidance_scale: float,
-    shortcut_guidance: float = 1.0,
-    gradient_checkpointing: bool = False,
-) -> int:
-    """Forwards per image: a guided call is 2, a backward 2 forwards, a recomputation 1 more."""
-    total = 0
-    for evaluation in plan:
-        scale = shortcut_guidance if evaluation.denoiser == "shortcut" else guidance_scale
-        forwards = 1 if scale == 1.0 else 2
-        attached = 3 + gradient_checkpointing if evaluation.with_gradient else 1
-        total += forwards * attached
-    return total
+from shortft_core.schedule import forward_units
 
 
 def units_made(method: Backpropagation, draw: int, without_gradient: float | None = None) -> float:
@@ -37,9 +18,9 @@ def units_made(method: Backpropagation, draw: int, without_gradient: float | Non
     if without_gradient is not None:
         spared = sum(not evaluation.with_gradient for evaluation in plan) - without_gradient
     shortcut = 1.0 if denoising.shortcut is None else denoising.shortcut.guidance_scale
-    whole = units(
+    whole = forward_units(
         plan,
-        guidance_scale=denoising.guidance_scale,
+        denoising.guidance_scale,
         shortcut_guidance=shortcut,
         gradient_checkpointing=denoising.gradient_checkpointing,
     )

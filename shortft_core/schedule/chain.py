@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
@@ -117,13 +118,20 @@ def counts(chain: Plan) -> tuple[int, int]:
     return with_gradient, len(chain) - with_gradient
 
 
-def forward_units(chain: Plan, guidance_scale: float) -> int:
-    """Cost of one image in forward passes: guided base calls count twice, attached ones thrice.
+def forward_units(
+    chain: Iterable[Evaluation],
+    guidance_scale: float,
+    *,
+    shortcut_guidance: float = 1.0,
+    gradient_checkpointing: bool = False,
+) -> int:
+    """Cost of one image in forward passes of the denoiser, the model of docs/methods.md.
 
-    Jumps count once: a shortcut absorbs its guidance. A backward pass is two forward passes.
+    A guided call is two, a backward pass twice its forward pass, a recomputation one more.
     """
-    guided = 1 if guidance_scale == 1.0 else 2
-    return sum(
-        (guided if evaluation.denoiser == "base" else 1) * (3 if evaluation.with_gradient else 1)
-        for evaluation in chain
-    )
+    total = 0
+    for evaluation in chain:
+        scale = shortcut_guidance if evaluation.denoiser == "shortcut" else guidance_scale
+        attached = 3 + gradient_checkpointing if evaluation.with_gradient else 1
+        total += (1 if scale == 1.0 else 2) * attached
+    return total

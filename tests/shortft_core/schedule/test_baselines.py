@@ -14,18 +14,13 @@ from shortft_core.schedule import (
     CLEAN,
     PREDICTED,
     Plan,
-    Readings,
     alignprop_plan,
-    attach,
     base_plan,
     counts,
-    draft_k_plan,
     drtune_plan,
     drtune_starts,
     drtune_steps,
     few_step_plan,
-    forward_units,
-    plan,
     refl_plan,
 )
 
@@ -124,20 +119,3 @@ def test_trailing_chains_are_those_of_diffusers(segments: int) -> None:
     chain = few_step_plan(segments, spacing="trailing")
     assert [e.timestep for e in chain] == scheduler.timesteps.tolist()
     assert chain[-1].next_timestep == CLEAN
-
-
-@pytest.mark.parametrize(
-    ("chain", "guidance_scale", "units"),
-    [
-        *((plan(50, 4, stage), 7.5, units) for stage, units in enumerate((55, 72, 87, 104), 1)),
-        (plan(50, 4, 1, readings=Readings(first_segment_grad_steps=12)), 7.5, 99),
-        (base_plan(50), 7.5, 100),
-        (draft_k_plan(50, 1), 7.5, 104),
-        (drtune_plan(base_plan(50), {1, 11, 21, 31, 41}), 7.5, 120),
-        (attach(few_step_plan(4, spacing="trailing"), first=0), 1.0, 12),
-    ],
-)
-def test_the_cost_of_an_image_is_that_of_the_published_counts(
-    chain: Plan, guidance_scale: float, units: int
-) -> None:
-    assert forward_units(chain, guidance_scale) == units
