@@ -5,7 +5,7 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	&& echo $$candidate && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-CODE := shortft_core shapes benchmarks tests
+CODE := shortft_core store migrations shapes benchmarks tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[train,bench,dev]'
+		--constraint constraints.txt --editable '.[train,server,bench,dev]'
 	@touch $@
 
 demo: $(READY) ## Tune the bundled model for a few minutes; write a before/after picture

@@ -1,0 +1,284 @@
+"""Jobs as users see them: create, read, list, and the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session, selectinload
+
+from shortft_core.errors import UserError
+from shortft_core.spec import AlignSpec, DistilSpec
+from store.clock import database_now
+from store.errors import InvalidStateError, NotFoundError, QuotaExceededError
+from store.ids import new_id
+from store.models import ApiKey, Checkpoint, Job, equals_inline
+from store.pages import Page, PageRequest, fetch_page
+from store.states import TERMINAL, JobStatus, Trigger, Verb, allowed
+from store.transitions import Entry, change, insert_events, lock_job
+
+DEFAULT_PROJECT: Final = "default"
+_HIGHEST_PRIORITY: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """A resolved specification and who asks for it."""
+
+    spec: AlignSpec | DistilSpec
+    id: str = field(default_factory=lambda: new_id("job"))
+    project: str = DEFAULT_PROJECT
+    api_key_id: str | None = None
+    priority: int = 0
+    resource_class: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobFilter:
+    """Which jobs of a project; None and empty for all."""
+
+    project: str = DEFAULT_PROJECT
+    statuses: frozenset[JobStatus] = frozenset()
+    kind: str | None = None
+    base_model: str | None = None
+    method: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a job must have."""
+    text: str | None = None
+    """Part of the name, in any case."""
+
+
+def create(session: Session, new: NewJob, *, most_open: int | None = None) -> Job:
+    """A queued job and its first event.
+
+    Raises UserError for what no row can hold, and QuotaExceededError if its API key has `most_open`
+    unfinished jobs already.
+    """
+    if new.api_key_id is not None and most_open is not None:
+        _check_quota(session, new.api_key_id, most_open)
+    return _insert(session, new)
+
+
+def get(session: Session, job_id: str, project: str = DEFAULT_PROJECT) -> Job:
+    """The job with its artifacts and adapter; raises NotFoundError, for others' jobs too."""
+    found = session.scalar(
+        select(Job)
+        .where(Job.id == job_id, Job.project == project)
+        .options(selectinload(Job.artifacts), selectinload(Job.adapter))
+        .execution_options(populate_existing=True)
+    )
+    if found is None:
+        raise NotFoundError("job", job_id)
+    return found
+
+
+def page(session: Session, wanted: JobFilter, request: PageRequest) -> Page[Job]:
+    """The jobs that fit, page by page, with their artifacts and adapters."""
+    statement = (
+        select(Job)
+        .where(*_conditions(wanted))
+        .options(selectinload(Job.artifacts), selectinload(Job.adapter))
+    )
+    return fetch_page(session, statement, Job.id, request)
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """How many queued jobs are claimed before this one; None unless it is queued."""
+    if job.status is not JobStatus.QUEUED:
+        return None
+    ahead = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    return session.scalars(
+        select(func.count())
+        .select_from(Job)
+        .where(
+            equals_inline(Job.status, JobStatus.QUEUED),
+            Job.resource_class == job.resource_class,
+            ahead,
+        )
+    ).one()
+
+
+def count_open(session: Session, api_key_id: str) -> int:
+    """How many jobs of this key are not finished: what its limit is compared with."""
+    return session.scalars(
+        select(func.count())
+        .select_from(Job)
+        .where(Job.api_key_id == api_key_id, Job.status.not_in(TERMINAL))
+    ).one()
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Ends the job: at once, or as soon as its worker has let go; raises InvalidStateError."""
+    job = lock_job(session, job_id)
+    return change(session, job, Trigger.CANCEL, cancel_requested_at=database_now(session))
+
+
+def pause(session: Session, job_id: str) -> Job:
+    """Stops the job until it is resumed, with a checkpoint if it runs; raises InvalidStateError."""
+    job = lock_job(session, job_id)
+    return change(session, job, Trigger.PAUSE, pause_requested_at=database_now(session))
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """Queues a paused job again; raises InvalidStateError."""
+    job = lock_job(session, job_id)
+    now = database_now(session)
+    again = {"pause_requested_at": None, "run_after": now, "woken_at": None}
+    return change(session, job, Trigger.RESUME, Entry("job.resumed"), **again)
+
+
+def retry(session: Session, job_id: str, new_job_id: str | None = None) -> Job:
+    """A new job that goes on from the last checkpoint of one that failed or was cancelled.
+
+    Raises InvalidStateError.
+    """
+    parent = _require(session, job_id, Verb.RETRY)
+    newest = session.scalar(
+        select(func.max(Checkpoint.update)).where(Checkpoint.job_id == parent.id)
+    )
+    return _again(session, parent, new_job_id, parent_update=newest)
+
+
+def rerun(session: Session, job_id: str, new_job_id: str | None = None) -> Job:
+    """A new job that does what a finished one did, from the start; raises InvalidStateError."""
+    return _again(session, _require(session, job_id, Verb.RERUN), new_job_id, parent_update=None)
+
+
+def reprioritize(session: Session, job_id: str, priority: int) -> Job:
+    """Moves a job that is not finished within the queue; raises InvalidStateError, UserError."""
+    _check_priority(priority)
+    job = lock_job(session, job_id)
+    if job.status in TERMINAL:
+        raise InvalidStateError("job", job.id, job.status, "prioritize", allowed(job.status))
+    return _edit(session, job, priority=priority)
+
+
+def relabel(session: Session, job_id: str, labels: Mapping[str, str]) -> Job:
+    """Replaces the caller's labels, in any state; raises UserError."""
+    _check_labels(labels)
+    return _edit(session, lock_job(session, job_id), labels=dict(labels))
+
+
+def remove(session: Session, job_id: str) -> None:
+    """Forgets a finished job and all rows about it; its objects are deleted after the commit.
+
+    Raises InvalidStateError, also while a retry of it still needs its checkpoint.
+    """
+    job = _require(session, job_id, Verb.DELETE)
+    if _is_needed(session, job):
+        others = tuple(verb for verb in allowed(job.status) if verb is not Verb.DELETE)
+        raise InvalidStateError("job", job.id, job.status, Verb.DELETE, others)
+    session.execute(delete(Job).where(Job.id == job.id))
+
+
+def _is_needed(session: Session, job: Job) -> bool:
+    """Whether a child has yet to write a checkpoint of its own."""
+    children = select(Job.id).where(
+        Job.parent_id == job.id,
+        Job.parent_update.is_not(None),
+        Job.resumable_update == 0,
+        Job.status.not_in(TERMINAL),
+    )
+    return session.scalars(children.limit(1)).first() is not None
+
+
+def _require(session: Session, job_id: str, verb: Verb) -> Job:
+    job = lock_job(session, job_id)
+    if verb not in allowed(job.status):
+        raise InvalidStateError("job", job.id, job.status, verb, allowed(job.status))
+    return job
+
+
+def _again(
+    session: Session, parent: Job, new_job_id: str | None, *, parent_update: int | None
+) -> Job:
+    copied = (
+        "project", "api_key_id", "kind", "name", "labels", "spec", "spec_sha256", "base_model",
+        "method", "resource_class", "priority",
+    )  # fmt: skip
+    values = {name: getattr(parent, name) for name in copied}
+    values |= {"parent_id": parent.id, "parent_update": parent_update}
+    return _insert_row(session, new_job_id or new_id("job"), values)
+
+
+def _check_quota(session: Session, api_key_id: str, most_open: int) -> None:
+    # The key's row is locked, or two requests at once would both see the last free place.
+    session.execute(select(ApiKey.id).where(ApiKey.id == api_key_id).with_for_update())
+    used = count_open(session, api_key_id)
+    if used >= most_open:
+        raise QuotaExceededError(most_open, used)
+
+
+def _insert(session: Session, new: NewJob) -> Job:
+    spec = new.spec
+    _check_priority(new.priority)
+    _check_labels(spec.metadata)
+    values = {
+        "project": new.project,
+        "api_key_id": new.api_key_id,
+        "kind": spec.kind,
+        "name": spec.name,
+        "labels": spec.metadata,
+        "spec": spec.model_dump(mode="json"),
+        "spec_sha256": spec.sha256(),
+        "base_model": str(spec.base_model),
+        "method": spec.method.type if isinstance(spec, AlignSpec) else None,
+        "resource_class": new.resource_class,
+        "priority": new.priority,
+    }
+    return _insert_row(session, new.id, values)
+
+
+def _insert_row(session: Session, job_id: str, values: dict[str, Any]) -> Job:
+    now = database_now(session)
+    times = {"created_at": now, "updated_at": now, "run_after": now}
+    row = {"id": job_id, "status": JobStatus.QUEUED, "event_seq": 1, **times, **values}
+    job = session.scalars(insert(Job).returning(Job), [row]).one()
+    data = {"parent_id": job.parent_id} if job.parent_id else {}
+    insert_events(session, job, [Entry("job.created", data=data)], now)
+    return job
+
+
+def _edit(session: Session, job: Job, **values: Any) -> Job:
+    return session.scalars(
+        update(Job)
+        .where(Job.id == job.id)
+        .values({getattr(Job, name): value for name, value in values.items()})
+        .values(updated_at=database_now(session))
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one()
+
+
+def _check_priority(priority: int) -> None:
+    if abs(priority) > _HIGHEST_PRIORITY:
+        raise UserError(
+            "priority", f"{priority} is too far from 0", f"Stay within ±{_HIGHEST_PRIORITY}"
+        )
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    # PostgreSQL stores such a label, and then cannot compare it.
+    if any("\0" in text for label in labels.items() for text in label):
+        raise UserError("metadata", "a label holds a NUL character", "Remove it")
+
+
+def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
+    equal = {"kind": wanted.kind, "base_model": wanted.base_model, "method": wanted.method}
+    conditions = [Job.project == wanted.project]
+    conditions += [getattr(Job, name) == value for name, value in equal.items() if value]
+    if wanted.statuses:
+        conditions.append(Job.status.in_(wanted.statuses))
+    if wanted.created_after:
+        conditions.append(Job.created_at > wanted.created_after)
+    if wanted.created_before:
+        conditions.append(Job.created_at < wanted.created_before)
+    if wanted.text:
+        conditions.append(Job.name.icontains(wanted.text, autoescape=True))
+    conditions += [Job.labels[key].as_string() == text for key, text in wanted.labels.items()]
+    return tuple(conditions)
