@@ -14,7 +14,7 @@ SPEC = Path(__file__).parents[1] / "bundled" / "demo.yaml"
 
 
 def demo() -> None:
-    """Tunes the bundled model with DRaFT; writes a before/after picture and a report."""
+    """Tunes the bundled model with ShortFT; writes a before/after picture and a report."""
     from shortft_core.artifacts import LocalStore
     from shortft_core.contact_sheet import contact_sheet, last_pair
     from shortft_core.events import read_jsonl
