@@ -31,6 +31,8 @@ class Manifest(Spec):
     spec_sha256: str
     base_sha256: str
     """Fingerprint of the base model."""
+    shortcut_sha256: str | None = None
+    """Hash of the few-step model's file that shortens the chain."""
     state_sha256: str = ""
     halted: bool = False
     """Whether the guard ended the run."""
@@ -56,6 +58,7 @@ class Checkpoints:
     store: ArtifactStore
     spec_sha256: str
     base_sha256: str
+    shortcut_sha256: str | None = None
     keep: int = 2
 
     def fresh(self, updates: int | None, stage_starts: tuple[int, ...] = (0,)) -> Manifest:
@@ -67,6 +70,7 @@ class Checkpoints:
             seconds=0.0,
             spec_sha256=self.spec_sha256,
             base_sha256=self.base_sha256,
+            shortcut_sha256=self.shortcut_sha256,
         )
 
     def save(
@@ -107,6 +111,8 @@ class Checkpoints:
                 raise ArtifactError("this run folder belongs to another specification")
             if manifest.base_sha256 != self.base_sha256:
                 raise ArtifactError("the base model has changed since this run began")
+            if manifest.shortcut_sha256 != self.shortcut_sha256:
+                raise ArtifactError("the shortcut has changed since this run began")
             try:
                 state = self.store.read(_state_key(update), sha256=manifest.state_sha256)
             except ArtifactError as error:

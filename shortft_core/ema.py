@@ -10,17 +10,22 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Averages a <- d a + (1 - d) w after each update; with decay 0 it is the weights."""
+    """Averages a <- d a + (1 - d) w after each update; with decay 0 it is the weights.
+
+    The decay warms up as (1 + n) / (10 + n), or the average would hold the untrained start for as
+    long as a short run lasts.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.parameters, self.decay = list(parameters), decay
         self.averages = [p.detach().clone() for p in self.parameters] if decay else []
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Moves the averages one update on."""
+    def update(self, done: int) -> None:
+        """Moves the averages one update on, after `done` earlier ones."""
+        decay = min(self.decay, (1 + done) / (10 + done))
         for average, parameter in self._pairs():
-            average.lerp_(parameter, 1 - self.decay)
+            average.lerp_(parameter, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
@@ -19,9 +19,17 @@ _Decided = TypeVar("_Decided")
 def choose_accelerator() -> tuple[Accelerator, torch.device]:
     """This process's part of the run and its device: one of several under `accelerate launch`."""
     device = choose_device()
-    # The models are placed by their loaders; accelerate only joins the processes.
-    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
+    # The models are placed and given their precision by their loaders, whatever accelerate's own
+    # environment asks for: it only joins the processes.
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", device_placement=False, mixed_precision="no"
+    )
     return accelerator, accelerator.device if accelerator.num_processes > 1 else device
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that evaluates, saves and speaks."""
+    return bool(PartialState().is_main_process)
 
 
 class MethodLoss(nn.Module):

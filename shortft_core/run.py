@@ -111,6 +111,9 @@ def run_job(
     too_long = job.method.model.overlong(prompt_set.prompts)
     for warning in (*prompt_set.warnings(), *_truncation(too_long)):
         emit(LogLine(level="warn", message=f"prompts: {warning}"))
+    if spec.method.init_adapter and job.method.shortcut and job.method.shortcut.jumps:
+        message = "the shortcut stands for the base model without init_adapter"
+        emit(LogLine(level="warn", message=f"method.shortcut: {message}"))
     store = LocalStore(folder.path)
     trainer = Trainer(
         spec=spec,
@@ -124,7 +127,9 @@ def run_job(
             emit=emit,
             on_best=lambda: job.publish(folder.best),
         ),
-        checkpoints=Checkpoints(store, spec.sha256(), job.method.model.fingerprint),
+        checkpoints=Checkpoints(
+            store, spec.sha256(), job.method.model.fingerprint, job.origin.shortcut_sha256
+        ),
         emit=emit,
         should_stop=should_stop,
         accelerator=accelerator,

@@ -39,8 +39,6 @@ class Shortcut:
     """Timesteps that a jump may not cross."""
     jumps: tuple[tuple[int, int], ...] | None = None
     """The only jumps it was trained for; None: any within its borders."""
-    guidance_range: tuple[float, float] | None = None
-    """Guidance of the chain it stands for; None: unpublished."""
     spacing: Spacing = "trailing"
     """Where its own few-step chain stands."""
     sha256: str | None = None
@@ -133,8 +131,7 @@ def _load(request: _Request) -> Shortcut:
     merged = _merged(model, path, sha256, scale, request.field)
     shortcut = Shortcut(model=merged, guidance_scale=1.0, sha256=sha256, source=request.source)
     if card is not None:
-        span = (card.guidance_scale, card.guidance_scale)
-        return replace(shortcut, jumps=card.jumps, guidance_range=span, spacing="segments")
+        return replace(shortcut, jumps=card.jumps, spacing="segments")
     if entry is None:
         # Nothing is known of it, so it may do what a model distilled in k parts may do.
         return replace(shortcut, borders=equal_borders(request.segments, model.train_timesteps))
@@ -142,7 +139,6 @@ def _load(request: _Request) -> Shortcut:
         shortcut,
         guidance_scale=1.0 if entry.absorbs_guidance else request.guidance_scale or 1.0,
         borders=catalog.shortcut_borders(entry, request.segments, model.train_timesteps),
-        guidance_range=entry.guidance_range,
         spacing=entry.spacing,
     )
 
@@ -185,7 +181,7 @@ def _check_card(card: ShortcutCard, request: _Request, sha256: str) -> None:
         raise ArtifactError(f"the file of {request.source} changed after it was distilled")
     if card.kind != request.use:
         raise UserError(field, f"it is a {card.kind}, not a {request.use}", "Distil the other kind")
-    if card.base_sha256 != model.fingerprint:
+    if card.base_sha256 != model.base_fingerprint:
         raise UserError(
             field, "it was distilled for another base model", f"Use it with {card.base_model}"
         )

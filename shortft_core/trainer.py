@@ -112,13 +112,13 @@ class Trainer:
             with nullcontext() if last else self.accelerator.no_sync(self._loss):
                 outcome = self._loss(self._batch(part))
                 self._require_finite("loss", outcome.loss.item())
-                self.accelerator.backward(outcome.loss / parts)
+                (outcome.loss / parts).backward()
             outcomes.append(outcome)
         norms = {branch: self._clip(branch) for branch in self.method.trained_branches()}
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
-        self.average.update()
+        self.average.update(self.state.update)
         return outcomes, norms
 
     def _prepare(self) -> None:
@@ -181,7 +181,7 @@ class Trainer:
         return norm
 
     def _require_finite(self, what: str, value: float) -> None:
-        if math.isfinite(value):
+        if not any_process(self.accelerator, not math.isfinite(value)):
             return
         update = self.state.update + 1
         self.emit(AlertRaised(kind="nan", update=update, action="stop", judge=what))
@@ -225,9 +225,21 @@ class Trainer:
         costs = []
         for stage in range(1, len(shares) + 1):
             self.method.enter_stage(stage)
-            costs.append(forward_units(self.method.training_plan(), self.method.guidance_scale))
+            costs.append(self._cost())
         self.method.enter_stage(self.state.stage)
         return sum(s * c / costs[0] for s, c in zip(shares, costs, strict=True))
+
+    def _cost(self) -> int:
+        """Forward passes per image in this stage; those that a pool spares are free."""
+        plan, shortcut = self.method.training_plan(), self.method.shortcut
+        if self.method.image_pool():
+            plan = tuple(evaluation for evaluation in plan if evaluation.with_gradient)
+        return forward_units(
+            plan,
+            self.method.guidance_scale,
+            shortcut_guidance=shortcut.guidance_scale if shortcut else 1.0,
+            gradient_checkpointing=self.spec.method.gradient_checkpointing,
+        )
 
     def _end_stage_on_plateau(self) -> None:
         """Moves the later stages and the end forward, so that each keeps its planned length."""
@@ -321,7 +333,9 @@ class Trainer:
         return StepMetrics(
             update=self.state.update,
             updates=self.state.updates,
-            loss=fmean(outcome.loss.item() for outcome in outcomes),
+            loss=gathered(self.accelerator, [o.loss.detach()[None] for o in outcomes])
+            .mean()
+            .item(),
             reward=self.state.stage_rewards[-1],
             terms={name: term.mean().item() for name, term in terms.items()},
             shares=self.method.objective.reward.shares(terms),
@@ -335,7 +349,10 @@ class Trainer:
             stage=self.state.stage,
             stages=len(self.method.stage_shares),
             peak_memory_bytes=peak_memory_bytes(self.method.model.device),
-            statistics=dict(outcomes[0].statistics),
+            statistics={
+                name: fmean(outcome.statistics[name] for outcome in outcomes)
+                for name in outcomes[0].statistics
+            },
         )
 
     def _finished(self, outcome: Literal["completed", "stopped", "failed"]) -> RunFinished:

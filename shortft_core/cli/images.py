@@ -118,9 +118,11 @@ def _untuned(base: DiffusionModel, tuned: Sampler) -> Sampler:
     from dataclasses import replace
 
     from shortft_core.generate import base_sampler
+    from shortft_core.schedule import ddim_grid
 
-    if tuned.model is base:
-        return replace(tuned, bank=None, stacks=None)
+    grid = ddim_grid(len(tuned.plan), base.train_timesteps, base.steps_offset)
+    if tuple(evaluation.timestep for evaluation in tuned.plan) == grid:
+        return replace(tuned, model=base, bank=None, stacks=None)
     return base_sampler(base, batch_size=tuned.batch_size, size=tuned.size)
 
 

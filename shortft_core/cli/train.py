@@ -47,6 +47,7 @@ def train(
     ] = None,
 ) -> None:
     """Tunes a base model towards rewards; run it again to resume after a stop."""
+    from shortft_core.parallel import is_main_process
     from shortft_core.run import RunFolder, run_job
 
     silence_libraries()
@@ -59,7 +60,8 @@ def train(
     except DivergedError:
         show_results(console, folder)
         raise
-    show_results(console, folder)
+    if is_main_process():
+        show_results(console, folder)
 
 
 def report(

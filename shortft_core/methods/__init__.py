@@ -25,7 +25,7 @@ class Batch:
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     draw: int = 0
-    """Seed of what the whole update draws in common, such as DRTune's first step."""
+    """Seed of what all images of all processes draw in common, such as DRTune's first step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,5 +128,5 @@ def _refuse_rounding(model: DiffusionModel, *, merged: bool) -> None:
         raise UserError(
             "method.merged_rollouts",
             f"the base weights are {precision}, which rounds small branches away",
-            "Set it to false on this device",
+            "Set it to false, or precision to fp32",
         )

@@ -6,7 +6,7 @@ from shortft_core import shortcuts
 from shortft_core.methods.backpropagation import Backpropagation
 from shortft_core.models import DiffusionModel
 from shortft_core.rewards import Composite
-from shortft_core.schedule import Plan, attach, few_step_plan
+from shortft_core.schedule import Plan, attach, few_step_plan, refuse_untrained_jumps
 from shortft_core.spec import Direct
 
 
@@ -28,6 +28,9 @@ class DirectMethod(Backpropagation):
             branches=(1,),
             **self.levels,
         )
+        if few_step.jumps is not None:
+            made = [(e.timestep, e.next_timestep) for e in self.inference_plan]
+            refuse_untrained_jumps(made, few_step.jumps, "method.few_step")
 
     def training_plan(self, draw: int = 0) -> Plan:  # noqa: ARG002 - nothing is drawn
         """The same k calls that inference makes, with gradient."""

@@ -20,10 +20,11 @@ class Leash:
     distances: list[Tensor] = field(default_factory=list)
 
     def __call__(self, latents: Tensor, evaluation: Evaluation, noise_prediction: Tensor) -> None:
-        """Adds one evaluation: the base model sees the same latents, without gradient."""
+        """Adds one evaluation: the base model sees the same latents, attached where they are."""
         if not evaluation.branches or not noise_prediction.requires_grad:
             return
-        with torch.no_grad():
+        # Latents that depend on the branches reach the base model's prediction too.
+        with torch.set_grad_enabled(latents.requires_grad):
             base = self.denoising.model.predict_noise(
                 latents, evaluation.timestep, self.conditioning, self.denoising.guidance_scale
             )

@@ -20,6 +20,7 @@ from shortft_core.schedule import (
     Stacking,
     counts,
     inference_plan,
+    jumps,
     plan,
     refuse_untrained_jumps,
 )
@@ -64,7 +65,7 @@ class ShortFTMethod(Backpropagation):
             for stage in range(1, len(self.stage_shares) + 1)
         )
         if shortcut.jumps is not None:
-            refuse_untrained_jumps(self._plans[0], shortcut.jumps)
+            refuse_untrained_jumps(jumps(self._plans[0]), shortcut.jumps)
         self._prefixes = Prefixes()
 
     def training_plan(self, draw: int = 0) -> Plan:  # noqa: ARG002 - nothing is drawn

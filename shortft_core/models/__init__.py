@@ -37,6 +37,9 @@ class DiffusionModel(Protocol):
     fingerprint: str
     """sha256 of the denoiser's weights: what an adapter belongs to."""
 
+    base_fingerprint: str
+    """That of the model before anything was merged into its denoiser."""
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
         ...

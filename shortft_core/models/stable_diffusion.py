@@ -51,7 +51,7 @@ class StableDiffusion:
         self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_size: int = unet.config.sample_size * self.pixels_per_latent
         # Taken before any adapter is attached, so that it names the base model alone.
-        self.fingerprint = _fingerprint(unet, folder)
+        self.fingerprint = self.base_fingerprint = _fingerprint(unet, folder)
         self._conditioning: dict[str, Tensor] = {}
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Final, Literal
@@ -100,13 +100,17 @@ def jumps(chain: Plan) -> tuple[tuple[int, int], ...]:
     return tuple((e.timestep, e.next_timestep) for e in chain if e.denoiser == "shortcut")
 
 
-def refuse_untrained_jumps(chain: Plan, trained: Collection[tuple[int, int]]) -> None:
-    """Raises PlanError for a jump that a shortcut distilled on exact pairs was not trained for."""
-    odd = [jump for jump in jumps(chain) if jump not in set(trained)]
+def refuse_untrained_jumps(
+    made: Iterable[tuple[int, int]],
+    trained: Collection[tuple[int, int]],
+    field: str = "method.shortcut",
+) -> None:
+    """Raises PlanError for a jump that a model distilled on exact pairs was not trained for."""
+    odd = [jump for jump in made if jump not in set(trained)]
     if odd:
         known = ", ".join(f"{t} -> {s}" for t, s in sorted(trained, reverse=True))
         raise PlanError(
-            "method.shortcut",
+            field,
             f"it was not distilled for the jump {odd[0][0]} -> {odd[0][1]}, only for {known}",
             "Use its steps and segments, or distil one for yours with `shortft distil`",
         )

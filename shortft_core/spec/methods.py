@@ -54,7 +54,7 @@ class Method(Spec):
     leash 0.1, threshold `auto`, EMA 0.995 and a crop of 1/64."""
     leash: float | None = Field(default=None, ge=0)
     """DRaFT+: weight of the mean squared distance of the attached noise predictions from the base
-    model's; costs one base call each."""
+    model's; costs one base call each, attached where the latents are."""
     reward_threshold: float | Literal["auto", "off"] | None = None
     """Loss relu(threshold - r) per image, in raw units of the weighted sum; `auto` is two standard
     deviations above the base model's mean on the held-out panel."""
@@ -116,6 +116,15 @@ class ShortFT(Method):
             raise ValueError("stage_shares must all be positive")
         if shares is not None and not math.isclose(math.fsum(shares), 1.0, abs_tol=1e-6):
             raise ValueError(f"stage_shares sum to {math.fsum(shares):g}, not to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _naive_jump_needs_nothing(self) -> Self:
+        given = self.shortcut is not None or self.shortcut_guidance is not None
+        if self.ablation == "naive_jump" and given:
+            raise ValueError(
+                "naive_jump takes a step of the base model: drop shortcut and shortcut_guidance"
+            )
         return self
 
     @model_validator(mode="after")

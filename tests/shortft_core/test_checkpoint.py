@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_another_base_model_is_refused(checkpoints: Checkpoints, tmp_path: Path)
     checkpoints.save(manifest(1), *trained(1))
     with pytest.raises(ArtifactError, match="base model has changed"):
         Checkpoints(LocalStore(tmp_path), "spec", "other").resume(*trained(0))
+
+
+def test_another_shortcut_is_refused(checkpoints: Checkpoints) -> None:
+    parameters, optimizer = trained(1)
+    checkpoints.save(manifest(1), parameters, optimizer)
+    other = replace(checkpoints, shortcut_sha256="another")
+    with pytest.raises(ArtifactError, match="shortcut has changed"):
+        other.resume(*trained(0))

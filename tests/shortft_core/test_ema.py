@@ -29,8 +29,9 @@ def test_the_average_follows_its_recurrence() -> None:
     average, expected = Ema(parameters, 0.9), values(parameters)
     for step in range(5):
         move(parameters, 0.1 * step)
-        average.update()
-        expected = [0.9 * a + 0.1 * p.detach() for a, p in zip(expected, parameters, strict=True)]
+        average.update(step)
+        d = min(0.9, (1 + step) / (10 + step))
+        expected = [d * a + (1 - d) * p.detach() for a, p in zip(expected, parameters, strict=True)]
     for ours, theirs in zip(average.averages, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert not torch.equal(average.averages[0], parameters[0])
@@ -40,7 +41,7 @@ def test_the_swap_is_given_back_bit_for_bit() -> None:
     parameters = weights()
     average = Ema(parameters, 0.9)
     move(parameters, 1.0)
-    average.update()
+    average.update(100)
     own, averages = values(parameters), [a.clone() for a in average.averages]
     with average.applied():
         assert all(map(torch.equal, parameters, averages))
@@ -76,13 +77,13 @@ def test_frozen_parameters_become_their_average_and_stay_it() -> None:
     parameters = weights()
     average = Ema(parameters, 0.9)
     move(parameters, 1.0)
-    average.update()
+    average.update(100)
     frozen, free = average.averages[0].clone(), parameters[1].detach().clone()
     average.freeze(parameters[:1])
     assert torch.equal(parameters[0], frozen)
     assert torch.equal(parameters[1], free)
     for _ in range(3):
-        average.update()
+        average.update(100)
     assert torch.equal(average.averages[0], frozen)
     assert torch.equal(parameters[0], frozen)
 
@@ -90,7 +91,7 @@ def test_frozen_parameters_become_their_average_and_stay_it() -> None:
 def test_decay_zero_does_nothing_at_all() -> None:
     parameters = weights()
     average, before = Ema(parameters, 0.0), values(parameters)
-    average.update()
+    average.update(100)
     average.freeze(parameters)
     with average.applied():
         assert all(map(torch.equal, parameters, before))

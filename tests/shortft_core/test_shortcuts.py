@@ -130,7 +130,7 @@ def test_a_distilled_folder_brings_its_jumps(load_tiny: LoadTiny, tmp_path: Path
         either = Source(path=path)
         shortcut = shortcuts.load(either, model, segments=4, guidance_scale=3.0)
         assert shortcut.jumps == jumps(plan(8, 4, 1))
-        assert (shortcut.guidance_scale, shortcut.guidance_range) == (1.0, (3.0, 3.0))
+        assert shortcut.guidance_scale == 1.0
         assert shortcut.spacing == "segments"
 
 
@@ -194,6 +194,24 @@ def test_a_lora_of_any_origin_is_merged_first(load_tiny: LoadTiny, tmp_path: Pat
     assert not torch.equal(predict(merged), predict(model))
     with pytest.raises(UserError, match="the catalog holds no LoRA of this kind"):
         shortcuts.with_lora(Source(name="hyper-sd15"), model)
+
+
+def test_a_distilled_shortcut_serves_a_base_with_a_lora_merged_into_it(tmp_path: Path) -> None:
+    base = models.load(Source(name="shapes"), device=torch.device("cpu"), dtype=torch.float32)
+    name, linear = next(
+        (name, module)
+        for name, module in base.denoiser.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.endswith("to_q")
+    )
+    pair = torch.ones(2, linear.in_features), torch.ones(linear.out_features, 2)
+    path = tmp_path / "style.safetensors"
+    write_kohya(path, {name: pair}, dtype=torch.float32, header={})
+    merged, _ = shortcuts.with_lora(Source(path=str(path)), base)
+    assert merged.fingerprint != merged.base_fingerprint == base.fingerprint
+    shortcut = shortcuts.load(
+        Source(name="shapes-shortcut"), merged, segments=4, guidance_scale=3.0
+    )
+    assert shortcut.jumps == ((741, 501), (481, 261), (241, 1))
 
 
 @pytest.mark.parametrize("name", SHORTCUTS)
@@ -277,6 +295,6 @@ def test_bundled_files_serve_their_base_model(name: str, segments: int) -> None:
         assert found.jumps == tuple((e.timestep, e.next_timestep) for e in chain)
     else:
         found = shortcuts.load(Source(name=name), model, segments=segments, guidance_scale=3.0)
-        refuse_untrained_jumps(plan(50, segments, 1), found.jumps or ())
+        refuse_untrained_jumps(jumps(plan(50, segments, 1)), found.jumps or ())
     weights = list(zip(model.denoiser.parameters(), found.model.denoiser.parameters(), strict=True))
     assert sum(not torch.equal(ours, theirs) for ours, theirs in weights) > 100

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import AlignSpec, DraftK, PromptSource, Source, Spec
+from shortft_core.spec import AlignSpec, DraftK, PromptSource, ShortFT, Source, Spec
 from shortft_core.spec import rewards as terms
 from shortft_core.spec.read import parse_spec, read_spec
 
@@ -172,3 +172,9 @@ def test_the_first_mistake_is_named_and_the_others_counted() -> None:
     with pytest.raises(UserError, match="1 more mistake") as caught:
         parse_spec(job(seed=-1, method={"type": "draft_k", "steps": 0}))
     assert caught.value.field == "method.steps"
+
+
+@pytest.mark.parametrize("options", [{"shortcut": {"name": "a"}}, {"shortcut_guidance": 2.0}])
+def test_a_naive_jump_has_no_shortcut(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="drop shortcut and shortcut_guidance"):
+        ShortFT(ablation="naive_jump", **options)

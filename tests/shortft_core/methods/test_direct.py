@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from shortft_core import catalog, methods, models
+from shortft_core.errors import PlanError
 from shortft_core.methods import Batch
 from shortft_core.methods.backpropagation import Backpropagation
+from shortft_core.rewards import Composite
+from shortft_core.spec import Direct, Source
 
 Build = Callable[..., Backpropagation]
 Slopes = Callable[..., tuple[float, float]]
@@ -45,3 +49,11 @@ def test_the_bank_sits_on_the_few_step_model(build: Build, batch: Batch) -> None
         conditioning = tuned.model.encode_prompts(batch.prompts)
         noises.append(tuned.model.predict_noise(start, 499, conditioning, 1.0))
     assert not torch.equal(*noises)
+
+
+def test_timesteps_that_it_was_not_distilled_for_are_refused() -> None:
+    model = models.load(Source(name="shapes"), device=torch.device("cpu"), dtype=torch.float32)
+    method = catalog.resolve_method(Direct(steps=30), Source(name="shapes"))
+    with pytest.raises(PlanError, match="not distilled for the jump 958 -> 727") as caught:
+        methods.build(method, model=model, reward=Composite([]), seed=0)
+    assert caught.value.field == "method.few_step"

@@ -280,9 +280,9 @@ def test_the_base_plan_activates_nothing() -> None:
 
 def test_a_shortcut_of_exact_jumps_serves_no_others() -> None:
     chain = plan(50, 4, 1)
-    refuse_untrained_jumps(chain, jumps(chain))
+    refuse_untrained_jumps(jumps(chain), jumps(chain))
     with pytest.raises(PlanError, match="not distilled for the jump 481 -> 261") as caught:
-        refuse_untrained_jumps(chain, [(741, 501), (241, 1)])
+        refuse_untrained_jumps(jumps(chain), [(741, 501), (241, 1)])
     assert caught.value.field == "method.shortcut"
 
 
