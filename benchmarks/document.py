@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import cost, generation, gpu, variance
+from benchmarks import cost, generation, gpu, prefix_pool, variance
 from benchmarks.alignment import tables
 from benchmarks.alignment.cells import Folders
 from benchmarks.results import DOCUMENT, put_section
@@ -17,6 +17,7 @@ def sections() -> dict[str, str]:
         "generation": generation.section(),
         "variance": variance.section(),
         "gpu": gpu.section(),
+        "prefix_pool": prefix_pool.section(),
         **tables.sections(Folders()),
     }
 
