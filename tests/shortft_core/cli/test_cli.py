@@ -145,19 +145,20 @@ def test_the_demo_writes_its_picture_and_starts_afresh(
 ) -> None:
     spec = yaml.safe_load(demo.SPEC.read_text())
     spec["base_model"] = {"path": str(tiny_folder)}
-    spec["method"] |= {"steps": 3, "gradient_steps": 1, "rank": 2, "updates": 1, "batch_size": 2}
+    spec["method"] = {"type": "shortft", "ablation": "naive_jump", "steps": 8, "rank": 2}
+    spec["method"] |= {"updates": 4, "batch_size": 2, "prefix_pool": 2}
     spec["rewards"] = [{"name": "symmetry"}]
     spec["evaluation"] |= {"count": 2, "held_out": ["brightness"]}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(spec))
     monkeypatch.setattr(demo, "SPEC", tmp_path / "demo.yaml")
     for _ in range(2):
         printed = shortft("demo")
-        assert "completed after 1 updates" in printed
+        assert "completed after 4 updates" in printed
         assert "report: runs/demo/report.html" in printed
     with Image.open(tmp_path / "runs" / "demo" / "before_after.png") as picture:
         assert picture.width > 300
     events = (tmp_path / "runs" / "demo" / "events.jsonl").read_text().splitlines()
-    assert sum("job.metrics" in line for line in events) == 1
+    assert sum("job.metrics" in line for line in events) == 4
 
 
 def test_fetching_names_what_is_missing_offline(shortft: Shortft) -> None:
