@@ -30,11 +30,11 @@ log = logging.getLogger("benchmarks")
 
 CSV: Final = RESULTS / "prefix_pool.csv"
 POOLS: Final = (0, 8, 32)
-UPDATES: Final = 60
+UPDATES: Final = 40
 SHARES: Final = (0.25, 0.25, 0.25, 0.25)
 """Long later stages, for only those reuse prefixes."""
 HELD_OUT: Final = Evaluation(
-    prompts=PromptSource(name="shapes-eval"), count=16, seeds=2, every_updates=15, held_out=()
+    prompts=PromptSource(name="shapes-eval"), count=16, seeds=2, every_updates=UPDATES, held_out=()
 )
 
 
