@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,12 +108,9 @@ def run_job(
     if accelerator.is_main_process:
         folder.claim(spec)
         emit = fan_out(jsonl_sink(folder.events), emit)
-    too_long = job.method.model.overlong(prompt_set.prompts)
-    for warning in (*prompt_set.warnings(), *_truncation(too_long)):
-        emit(LogLine(level="warn", message=f"prompts: {warning}"))
-    if spec.method.init_adapter and job.method.shortcut and job.method.shortcut.jumps:
-        message = "the shortcut stands for the base model without init_adapter"
-        emit(LogLine(level="warn", message=f"method.shortcut: {message}"))
+    known = [f"prompts: {warning}" for warning in prompt_set.warnings()]
+    for message in (*known, *_warnings(spec, job.method, prompt_set.prompts)):
+        emit(LogLine(level="warn", message=message))
     store = LocalStore(folder.path)
     trainer = Trainer(
         spec=spec,
@@ -174,10 +171,14 @@ def _say_nothing(event: Event) -> None:
     """Where the other processes of a run on several devices report to: the main one speaks."""
 
 
-def _truncation(too_long: Sequence[str]) -> list[str]:
-    if not too_long:
-        return []
-    return [f"{len(too_long)} exceed the token limit and are truncated, first {too_long[0]!r}"]
+def _warnings(spec: AlignSpec, method: Method, texts: Sequence[str]) -> Iterator[str]:
+    """What a user should know of a job that can be run all the same."""
+    too_long = method.model.overlong(texts)
+    if too_long:
+        count, first = len(too_long), too_long[0]
+        yield f"prompts: {count} exceed the token limit and are truncated, first {first!r}"
+    if spec.method.init_adapter and method.shortcut and method.shortcut.jumps:
+        yield "method.shortcut: it stands for the base model without init_adapter"
 
 
 def held_out_judges(

@@ -91,7 +91,7 @@ def build(model: Callable[[], StableDiffusion], few_step: Path) -> Callable[...,
         # Thirteen steps in four segments: every jump lies within its quarter of the noise levels.
         steps = 13 if type_ == "shortft" else 12
         wanted = {"steps": steps, "guidance_scale": 2.0, "rank": 2, "type": type_} | options
-        if type_ in {"shortft", "direct"}:
+        if type_ in {"shortft", "direct"} and wanted.get("ablation") != "naive_jump":
             wanted.setdefault(
                 "shortcut" if type_ == "shortft" else "few_step", {"path": str(few_step)}
             )
