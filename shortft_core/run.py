@@ -116,14 +116,7 @@ def run_job(
         spec=spec,
         method=job.method,
         prompts=prompt_set.prompts,
-        evaluator=Evaluator(
-            panel=job.panel,
-            tuned=_sampler(spec, job.method),
-            guard=spec.guard,
-            store=store,
-            emit=emit,
-            on_best=lambda: job.publish(folder.best),
-        ),
+        evaluator=job.evaluator(spec, folder, emit),
         checkpoints=Checkpoints(
             store, spec.sha256(), job.method.model.fingerprint, job.origin.shortcut_sha256
         ),
@@ -145,6 +138,17 @@ class _Job:
     method: Method
     panel: Panel
     origin: Origin
+
+    def evaluator(self, spec: AlignSpec, folder: RunFolder, emit: EventSink) -> Evaluator:
+        """Scores the tuned model on the panel, and keeps the best one."""
+        return Evaluator(
+            panel=self.panel,
+            tuned=_sampler(spec, self.method),
+            guard=spec.guard,
+            store=LocalStore(folder.path),
+            emit=emit,
+            on_best=lambda: self.publish(folder.best),
+        )
 
     def publish(self, folder: Path) -> None:
         """Writes the branches as they are now."""
