@@ -86,7 +86,7 @@ class ShortFTMethod(Backpropagation):
         if not self.image_pool():
             return self._end(batch, chain, self.denoising.start(batch.seeds))
         without = counts(chain)[1]
-        latents, made = self._prefixes.latents(chain[:without], batch, self.rolling(chain))
+        latents, made = self._prefixes.latents(chain[:without], batch, self.rolling)
         outcome = self._end(batch, chain[without:], latents)
         with_gradient, leashed = outcome.evaluations
         return replace(outcome, evaluations=(with_gradient, made + leashed))
