@@ -5,7 +5,7 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 	&& echo $$candidate && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-CODE := shortft_core store migrations shapes benchmarks tests
+CODE := shortft_core store migrations api worker shortft_client shapes benchmarks tests
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help

@@ -8,7 +8,10 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-ROOMS: Final = ("shortft_core", "store", "migrations", "shapes", "benchmarks", "tests")
+ROOMS: Final = (
+    "shortft_core", "store", "migrations", "api", "worker", "shortft_client", "shapes", "benchmarks",
+    "tests",
+)  # fmt: skip
 ROOT_FILES: Final = ("*.md", "*.toml", "*.txt", "Makefile", ".ci/*", ".gitignore", "docs/**/*.md")
 ROOM_FILES: Final = ("**/*.py", "**/*.md", "**/Makefile")
 
