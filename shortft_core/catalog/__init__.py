@@ -12,6 +12,8 @@ from shortft_core.catalog.resolve import (
     find,
     load,
     resolve,
+    resolve_distil,
+    resolve_job,
     resolve_reward,
     source_names,
 )
@@ -57,6 +59,8 @@ __all__ = [
     "guidance_scale",
     "load",
     "resolve",
+    "resolve_distil",
+    "resolve_job",
     "resolve_method",
     "resolve_reward",
     "shortcut_borders",

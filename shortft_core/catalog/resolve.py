@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from shortft_core.catalog.method_defaults import resolve_method
+from shortft_core.catalog.method_defaults import guidance_scale, resolve_method
 from shortft_core.catalog.tables import (
     BASE_MODELS,
     DEFAULT_JUDGES,
@@ -16,7 +16,7 @@ from shortft_core.catalog.tables import (
     REWARDS,
 )
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import AlignSpec, AnyReward, PromptSource, Source
+from shortft_core.spec import AlignSpec, AnyReward, DistilSpec, PromptSource, Source
 from shortft_core.spec import rewards as terms
 
 _Entry = TypeVar("_Entry")
@@ -74,6 +74,34 @@ def resolve(spec: AlignSpec) -> AlignSpec:
             ),
         }
     )
+
+
+def resolve_distil(spec: DistilSpec) -> DistilSpec:
+    """The same for a distillation; errors as in `resolve`."""
+    _check_name(spec.base_model.name, BASE_MODELS, "base_model.name")
+    _check_prompts(spec.prompts, "prompts")
+    prompts, held_out = spec.prompts, spec.evaluation.prompts
+    if held_out is None:
+        prompts, held_out = _hold_out(prompts)
+    _check_prompts(held_out, "evaluation.prompts")
+    judges = tuple(
+        resolve_reward(term, spec.base_model, f"evaluation.rewards.{index}")
+        for index, term in enumerate(spec.evaluation.rewards)
+    )
+    return spec.model_copy(
+        update={
+            "guidance_scale": spec.guidance_scale or guidance_scale(spec.base_model),
+            "prompts": prompts,
+            "evaluation": spec.evaluation.model_copy(
+                update={"prompts": held_out, "rewards": judges}
+            ),
+        }
+    )
+
+
+def resolve_job(spec: AlignSpec | DistilSpec) -> AlignSpec | DistilSpec:
+    """A job of any kind, resolved; errors as in `resolve`."""
+    return resolve(spec) if isinstance(spec, AlignSpec) else resolve_distil(spec)
 
 
 def _resolve_judges(spec: AlignSpec) -> tuple[str, ...]:
