@@ -7,6 +7,8 @@ adds `id`, `seq` and `job_id` to it. Type names are those of the HTTP interface.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,9 @@ from shortft_core.errors import ArtifactError
 
 Level = Literal["info", "warn", "error"]
 _COMMON: Final = ("type", "created_at", "level", "message")
+# No database holds a NUL, and UTF-8 has no form for half a surrogate pair.
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_NUMBERS: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def _now() -> datetime:
@@ -213,9 +218,24 @@ _ADAPTER: Final[TypeAdapter[Event]] = TypeAdapter(Annotated[Event, Field(discrim
 
 def to_envelope(event: Event) -> dict[str, Any]:
     """The JSON form: common fields on top, the event's own ones under `data`."""
-    fields = json.loads(event.model_dump_json())
+    fields = _plain(event.model_dump(mode="json"))
     common = {name: fields.pop(name) for name in _COMMON}
     return {"object": "event", **common, "data": fields}
+
+
+def _plain(value: Any) -> Any:
+    """JSON that every reader takes: no half characters, and numbers that are not finite as text."""
+    match value:
+        case str():
+            return _UNSTORABLE.sub("\ufffd", value)
+        case float() if not math.isfinite(value):
+            return _NUMBERS[str(value)]
+        case dict():
+            return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
 
 
 def from_envelope(envelope: Mapping[str, Any]) -> Event:

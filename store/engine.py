@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shortft_core.errors import UserError
-from store.errors import BusyError, StoreError
+from store.errors import BusyError, LostCommitError, StoreError
 from store.mounts import network_filesystem
 
 _T = TypeVar("_T")
@@ -73,19 +73,26 @@ class Database:
     def transact(self, work: Callable[[Session], _T]) -> _T:
         """The result of `work` in a writing transaction, repeated while others are in its way.
 
-        Only what the database has surely undone is repeated, so `work` needs no care; it must not
-        do anything outside the session. Raises BusyError when it does not get through.
+        Only what the database has surely undone is repeated, a lost connection included, so `work`
+        needs no care; it must not do anything outside the session. Raises BusyError when it does
+        not get through, and LostCommitError when the connection broke during the commit itself.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             if attempt > 1:
                 time.sleep(_FIRST_WAIT_SECONDS * 2 ** (attempt - 2) * random.uniform(0.5, 1.5))
+            is_done = False
             try:
                 with self.write() as session:
-                    return work(session)
+                    result = work(session)
+                    is_done = True
             except DBAPIError as error:
-                if not _is_busy(error):
+                if error.connection_invalidated and is_done:
+                    raise LostCommitError("the connection broke during a commit") from error
+                if not (error.connection_invalidated or _is_busy(error)):
                     raise
-                _LOG.warning("transaction %d of %d met another: %s", attempt, _ATTEMPTS, error.orig)
+                _LOG.warning("transaction %d of %d was undone: %s", attempt, _ATTEMPTS, error.orig)
+            else:
+                return result
         raise BusyError(f"a transaction was refused {_ATTEMPTS} times")
 
     def close(self) -> None:
@@ -125,9 +132,19 @@ def _sqlite(url: URL) -> Database:
     engine = create_engine(
         url, json_serializer=_dump_json, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS}
     )
+    event.listen(engine, "first_connect", _shorten_log)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return Database(engine, engine.execution_options(**{_READ_ONLY: True}))
+
+
+def _shorten_log(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    """Writes the log that an earlier process left into the file; skipped while others use it."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=0")
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_TIMEOUT_SECONDS * 1000)}")
+    cursor.close()
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -85,3 +85,11 @@ class KeyInFlightError(IdempotencyError):
 
 class BusyError(StoreError):
     """The database kept refusing a transaction that met others; nothing was written."""
+
+
+class LostCommitError(StoreError):
+    """The database went away while it was told to commit: the work is written, or it is not.
+
+    Look before doing it again; a write that names a lease's token or an idempotency key may simply
+    be repeated.
+    """

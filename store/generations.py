@@ -69,6 +69,7 @@ class ClaimedGeneration:
 def create(session: Session, new: NewGeneration) -> Generation:
     """A queued generation."""
     now = database_now(session)
+    caller = new.api_key_id or new.project
     row = {
         "id": new.id,
         "project": new.project,
@@ -76,6 +77,8 @@ def create(session: Session, new: NewGeneration) -> Generation:
         "kind": new.kind,
         "request": dict(new.request),
         "batch_key": new.batch_key,
+        "caller": caller,
+        "turn": _next_turn(session, caller, new.priority, now),
         "status": GenerationStatus.QUEUED,
         "priority": new.priority,
         "run_after": now,
@@ -163,9 +166,18 @@ def renew(
     )
 
 
-def succeed(session: Session, lease: Lease, images: Sequence[NewImage]) -> Generation:
-    """Publishes the pictures and ends the generation; raises LeaseLostError, after a cancel too."""
-    generation = _end(session, lease, GenerationStatus.SUCCEEDED)
+def succeed(
+    session: Session,
+    lease: Lease,
+    images: Sequence[NewImage],
+    outcome: Mapping[str, Any] | None = None,
+) -> Generation:
+    """Publishes the pictures and ends the generation; `outcome` is the answer's other part.
+
+    Raises LeaseLostError, after a cancel too.
+    """
+    said = dict(outcome) if outcome is not None else None
+    generation = _end(session, lease, GenerationStatus.SUCCEEDED, outcome=said)
     now = database_now(session)
     rows = [
         {
@@ -239,6 +251,19 @@ def unwoken(session: Session, *, every_seconds: float = 15.0, limit: int = 50) -
     return bool(_update(session, [Generation.id.in_(ids)], woken_at=now))
 
 
+def count_by_status(session: Session) -> dict[GenerationStatus, int]:
+    """How many generations of all projects are in each status, with 0 where there are none."""
+    rows = session.execute(select(Generation.status, func.count()).group_by(Generation.status))
+    return dict.fromkeys(GenerationStatus, 0) | dict(rows.all())
+
+
+def is_due(session: Session) -> bool:
+    """Whether a worker could claim a generation now."""
+    now = database_now(session)
+    statement = select(Generation.id).where(*_is_due(now)).limit(1)
+    return session.scalar(statement) is not None
+
+
 def cancel(session: Session, generation_id: str, project: str) -> Generation:
     """Ends a generation now, whoever works on it; raises InvalidStateError, NotFoundError."""
     now = database_now(session)
@@ -254,17 +279,44 @@ def cancel(session: Session, generation_id: str, project: str) -> Generation:
     return get(session, generation_id, project)
 
 
+def _next_turn(session: Session, caller: str, priority: int, now: datetime) -> int:
+    """One round after the caller's last waiting request, and never before the round being served.
+
+    So a caller with one request waits for one request of each other caller, not for all of them;
+    and taking the lowest round first is one look at an index.
+    """
+    mine = (
+        select(Generation.turn)
+        .where(
+            equals_inline(Generation.status, GenerationStatus.QUEUED),
+            Generation.caller == caller,
+            Generation.priority == priority,
+        )
+        .order_by(Generation.turn.desc())
+        .limit(1)
+    )
+    served = (
+        select(Generation.turn)
+        .where(*_is_due(now), Generation.priority == priority)
+        .order_by(Generation.turn)
+        .limit(1)
+    )
+    last = session.scalar(mine)
+    return max(session.scalar(served) or 0, 0 if last is None else last + 1)
+
+
+def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    queued = equals_inline(Generation.status, GenerationStatus.QUEUED)
+    return (queued, Generation.run_after <= now)
+
+
 def _due(
     session: Session, now: datetime, more: Sequence[ColumnElement[bool]], *, limit: int
 ) -> Sequence[Generation]:
     statement = (
         select(Generation)
-        .where(
-            equals_inline(Generation.status, GenerationStatus.QUEUED),
-            Generation.run_after <= now,
-            *more,
-        )
-        .order_by(Generation.priority.desc(), Generation.id)
+        .where(*_is_due(now), *more)
+        .order_by(Generation.priority.desc(), Generation.turn, Generation.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)

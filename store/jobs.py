@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, selectinload
 
 from shortft_core.errors import UserError
@@ -45,6 +56,8 @@ class JobFilter:
     kind: str | None = None
     base_model: str | None = None
     method: str | None = None
+    reward: str | None = None
+    """A reward that a job is tuned towards."""
     created_after: datetime | None = None
     created_before: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +94,7 @@ def page(session: Session, wanted: JobFilter, request: PageRequest) -> Page[Job]
     """The jobs that fit, page by page, with their artifacts and adapters."""
     statement = (
         select(Job)
-        .where(*_conditions(wanted))
+        .where(*_conditions(wanted), *_rewarded(session, wanted.reward))
         .options(selectinload(Job.artifacts), selectinload(Job.adapter))
     )
     return fetch_page(session, statement, Job.id, request)
@@ -101,6 +114,22 @@ def queue_position(session: Session, job: Job) -> int | None:
             ahead,
         )
     ).one()
+
+
+def count_by_status(session: Session) -> dict[JobStatus, int]:
+    """How many jobs of all projects are in each status, with 0 where there are none."""
+    rows = session.execute(select(Job.status, func.count()).group_by(Job.status))
+    return dict.fromkeys(JobStatus, 0) | dict(rows.all())
+
+
+def queue_depths(session: Session) -> dict[str, int]:
+    """How many jobs wait for each resource class, without classes that nothing waits for."""
+    rows = session.execute(
+        select(Job.resource_class, func.count())
+        .where(equals_inline(Job.status, JobStatus.QUEUED))
+        .group_by(Job.resource_class)
+    )
+    return dict(rows.all())
 
 
 def count_open(session: Session, api_key_id: str) -> int:
@@ -282,3 +311,17 @@ def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
         conditions.append(Job.name.icontains(wanted.text, autoescape=True))
     conditions += [Job.labels[key].as_string() == text for key, text in wanted.labels.items()]
     return tuple(conditions)
+
+
+def _rewarded(session: Session, reward: str | None) -> tuple[ColumnElement[bool], ...]:
+    """Looks into the specification, which each database unfolds by a function of its own."""
+    if reward is None:
+        return ()
+    name: ColumnElement[Any]
+    if session.get_bind().dialect.name == "sqlite":
+        each = func.json_each(Job.spec, "$.rewards").table_valued("value", name="reward")
+        name = func.json_extract(each.c.value, "$.name")
+    else:
+        each = func.json_array_elements(Job.spec["rewards"]).table_valued("value", name="reward")
+        name = each.c.value.op("->>")("name")
+    return (exists(select(literal(1)).select_from(each).where(name == reward)),)

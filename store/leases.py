@@ -18,7 +18,7 @@ from shortft_core.events import RunStarted
 from store.attempts import Ending, Limits, Tally
 from store.clock import database_now
 from store.errors import LeaseLostError
-from store.models import Job, equals_inline
+from store.models import Job, Worker, equals_inline
 from store.states import HELD, JobStatus, Refusal, Trigger, next_state
 from store.transitions import Entry, Lease, change, entry_of, insert_events, lock_held
 
@@ -99,6 +99,8 @@ def _claim_statement(
             attempt=Job.attempt + 1,
             claimed_update=Job.resumable_update,
             started_at=func.coalesce(Job.started_at, now),
+            # Kept with the job: what it measures is true of this device, and workers are forgotten.
+            device=select(Worker.device).where(Worker.id == worker_id).scalar_subquery(),
             updated_at=now,
             event_seq=Job.event_seq + 1,
         )
@@ -222,6 +224,17 @@ def unwoken(
         .execution_options(synchronize_session=False)
     )
     return frozenset(told)
+
+
+def is_due(session: Session) -> bool:
+    """Whether a worker of some resource class could claim a job now."""
+    now = database_now(session)
+    statement = (
+        select(Job.id)
+        .where(equals_inline(Job.status, JobStatus.QUEUED), Job.run_after <= now)
+        .limit(1)
+    )
+    return session.scalar(statement) is not None
 
 
 def _is_held_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:

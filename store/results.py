@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shortft_core.events import CheckpointSaved, Picture, SamplesReady
 from store.clock import database_now
 from store.errors import NotFoundError
-from store.events import append
+from store.events import append, append_entries
 from store.ids import new_id
 from store.models import Adapter, Artifact, Checkpoint, Job, Sample
 from store.objects import StoredObject
@@ -43,6 +43,8 @@ class NewAdapter:
     """Content of `shortft.json`."""
     artifact_kinds: tuple[str, ...]
     """Which artifacts it is loaded from."""
+    prefix: str
+    """Key prefix of its folder, in which `shortft.json` lies."""
 
 
 def add_checkpoint(session: Session, lease: Lease, event: CheckpointSaved) -> Checkpoint:
@@ -63,6 +65,11 @@ def add_checkpoint(session: Session, lease: Lease, event: CheckpointSaved) -> Ch
             }
         ],
     ).one()
+
+
+def set_best(session: Session, lease: Lease, update: int, prefix: str) -> None:
+    """Names the stored adapter folder of the best update so far; raises LeaseLostError."""
+    append_entries(session, lease, [], {"best_update": update, "best_prefix": prefix})
 
 
 def add_samples(
@@ -153,6 +160,7 @@ def _adapter(job: Job, new: NewAdapter, ids: Mapping[str, str], now: datetime) -
         "base_model": job.base_model,
         "card": dict(new.card),
         "artifact_ids": [ids[kind] for kind in new.artifact_kinds],
+        "prefix": new.prefix,
         "created_at": now,
     }
 

@@ -18,7 +18,7 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class StoreSettings(BaseSettings):
-    """Where rows and objects are; `SHORTFT_` before each name."""
+    """Where rows, objects and messages are, and their times; `SHORTFT_` before each name."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -29,7 +29,7 @@ class StoreSettings(BaseSettings):
     )
 
     data_dir: Folder = Field(default_factory=lambda: user_data_path("shortft"))
-    """Folder of a service on one machine: its database and its objects."""
+    """Folder of a service on one machine: its database, its objects and its messages."""
     database_url: SecretStr | None = None
     """`postgresql+psycopg://…` or `sqlite:////file`; by default a file in `data_dir`."""
     database_url_file: Folder | None = None
@@ -40,6 +40,20 @@ class StoreSettings(BaseSettings):
     """At least 32 characters; API keys are hashed with it."""
     secret_key_file: Folder | None = None
     """A file that holds `secret_key`."""
+    redis_url: SecretStr | None = None
+    """`redis://:password@host:6379/0`; by default messages are files in `data_dir`."""
+    redis_url_file: Folder | None = None
+    """A file that holds `redis_url`."""
+    lease_seconds: float = Field(default=90.0, gt=0)
+    """How long a worker holds a row without renewing it."""
+    heartbeat_seconds: float = Field(default=15.0, gt=0)
+    """How often a worker renews what it holds, and says that it lives."""
+    sweep_seconds: float = Field(default=10.0, gt=0)
+    """How often each process looks for expired leases and for rows that nobody was told of."""
+    wake_again_seconds: float = Field(default=15.0, gt=0)
+    """How long a due row waits before workers are told of it again."""
+    backoff_seconds: float = Field(default=5.0, ge=0)
+    """Wait after a job's first failed attempt; doubles with each further one."""
 
     def database_address(self) -> str:
         """The address of the database; raises UserError for a file that cannot be read."""
@@ -49,6 +63,14 @@ class StoreSettings(BaseSettings):
     def storage_address(self) -> str:
         """The address of the objects."""
         return self.storage_url or (self.data_dir.absolute() / "objects").as_uri()
+
+    def redis_address(self) -> str | None:
+        """The address of the broker's Redis; None where messages are files."""
+        return _secret(self.redis_url, self.redis_url_file, "redis_url")
+
+    def message_folder(self) -> Path:
+        """Where messages are files."""
+        return self.data_dir.absolute() / "mq"
 
     def secret(self) -> bytes:
         """The server's secret; raises UserError where there is none, or a short one."""

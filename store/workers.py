@@ -23,7 +23,7 @@ ALIVE_SECONDS: Final = 45.0
 class NewWorker:
     """What a worker says of itself when it starts."""
 
-    kind: Literal["train", "generate"]
+    kind: Literal["train", "generate", "default"]
     host: str
     pid: int
     slots: int

@@ -21,3 +21,6 @@ os.environ["MKL_NUM_THREADS"] = "1"
 # A shared machine makes single examples slow, and a run has to be repeatable.
 hypothesis.settings.register_profile("shortft", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("shortft")
+
+# The servers that tests of the service run on; each starts when a test first asks for it.
+pytest_plugins = ["tests.servers.postgresql", "tests.servers.redis", "tests.servers.stack"]

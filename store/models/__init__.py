@@ -3,7 +3,7 @@
 from store.models.base import Base
 from store.models.columns import equals_inline
 from store.models.generations import Generation, Image
-from store.models.jobs import Adapter, Artifact, Checkpoint, Job, JobEvent, Sample
+from store.models.jobs import Adapter, Artifact, Checkpoint, Job, JobEvent, JobLog, Sample
 from store.models.service import ApiKey, IdempotencyKey, PromptSetRow, Worker
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Image",
     "Job",
     "JobEvent",
+    "JobLog",
     "PromptSetRow",
     "Sample",
     "Worker",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from store.models.base import Base, Leased
@@ -30,6 +30,12 @@ class Generation(Leased, Base):
     """`generate` or `score`."""
     request: Mapped[Json]
     """Resolved and immutable, seeds included."""
+    caller: Mapped[str] = mapped_column(String(64), server_default=text("''"))
+    """Whose turn it uses: its API key, or its project without one."""
+    turn: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Place in the queue in rounds, of which each caller has one request each."""
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the answer says beside the images, such as warnings and timings."""
     batch_key: Mapped[str] = mapped_column(String(64))
     """Equal where requests may run as one batch: same base model, adapters, steps and size."""
     status: Mapped[GenerationStatus] = mapped_column(status_type(GenerationStatus))
@@ -46,7 +52,16 @@ class Generation(Leased, Base):
         Index(
             "ix_generations_queue",
             text("priority DESC"),
+            "turn",
             "id",
+            postgresql_where=text("status = 'queued'"),
+            sqlite_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_generations_turns",
+            "caller",
+            "priority",
+            "turn",
             postgresql_where=text("status = 'queued'"),
             sqlite_where=text("status = 'queued'"),
         ),

@@ -70,6 +70,12 @@ class Job(Leased, Base):
     """`resumable_update` when the attempt began: what it is above that is progress."""
     best_update: Mapped[int | None]
     """Update of the preferred checkpoint."""
+    best_prefix: Mapped[str | None]
+    """Key prefix of the newest stored adapter folder that was the best so far."""
+    device: Mapped[str | None]
+    """What its last worker computes on."""
+    log_number: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Number of the last log line."""
     latest_metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     artifacts: Mapped[list[Artifact]] = relationship(
@@ -93,6 +99,15 @@ class Job(Leased, Base):
             "lease_expires_at",
             postgresql_where=text("lease_expires_at IS NOT NULL"),
             sqlite_where=text("lease_expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_measured",
+            "base_model",
+            "method",
+            "device",
+            "id",
+            postgresql_where=text("status = 'succeeded'"),
+            sqlite_where=text("status = 'succeeded'"),
         ),
         Index(None, "project", "id"),
         Index(None, "parent_id"),
@@ -119,6 +134,21 @@ class JobEvent(Base):
     """By the clock of whoever reports it."""
 
     __table_args__ = (Index(None, "job_id", "type", "seq"),)
+
+
+class JobLog(Base):
+    """One line that a job's process wrote beside its events."""
+
+    __tablename__ = "job_logs"
+
+    job_id: Mapped[str] = mapped_column(
+        ID_TYPE, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """1, 2, 3, … within the job, over all its attempts."""
+    attempt: Mapped[int]
+    text: Mapped[str]
+    created_at: Mapped[datetime]
 
 
 class Checkpoint(Base):
@@ -203,6 +233,8 @@ class Adapter(Base):
     """Content of `shortft.json`."""
     artifact_ids: Mapped[Strings]
     """The artifacts that it is loaded from."""
+    prefix: Mapped[str]
+    """Key prefix of its folder, in which `shortft.json` lies."""
     created_at: Mapped[datetime]
 
     __table_args__ = (Index(None, "project", "id"),)

@@ -79,7 +79,7 @@ class Worker(Base):
 
     id: Mapped[RowId] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    """`train` or `generate`."""
+    """`train`, `generate`, or `default` for chores."""
     host: Mapped[str]
     pid: Mapped[int]
     boot_id: Mapped[str | None]
@@ -92,7 +92,7 @@ class Worker(Base):
     heartbeat_at: Mapped[datetime]
 
     __table_args__ = (
-        CheckConstraint("kind IN ('train', 'generate')", name="kind"),
+        CheckConstraint("kind IN ('train', 'generate', 'default')", name="kind"),
         CheckConstraint("state IN ('ready', 'busy', 'draining', 'stopped')", name="state"),
         Index(None, "heartbeat_at"),
     )

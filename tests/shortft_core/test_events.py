@@ -175,3 +175,9 @@ def test_a_broken_line_names_its_number(tmp_path: Path) -> None:
         file.write(b"{]\n")
     with pytest.raises(ArtifactError, match="line 2"):
         tuple(read_jsonl(path))
+
+
+def test_what_no_reader_could_take_is_replaced() -> None:
+    line = LogLine(message="half \ud83d and \x00")
+    assert to_envelope(line)["message"] == "half \ufffd and \ufffd"
+    json.dumps(to_envelope(line)).encode()

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -20,17 +12,15 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy
-from sqlalchemy import URL, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import URL, make_url
 
-from migrations.run import upgrade
 from shortft_core import catalog
 from shortft_core.spec import AlignSpec
 from store import events, jobs, leases
 from store.engine import Database, open_database
 from store.leases import Claim
 from store.models import Base, Generation, Job
+from tests.servers.postgresql import TEMPLATE, administrate
 
 SPEC: Final = catalog.resolve(
     AlignSpec.model_validate(
@@ -46,113 +36,13 @@ SPEC: Final = catalog.resolve(
 )
 _numbers: Final = count()
 _SHARED: Final = "shared"
-# A test server may lose everything in a power cut.
-_FAST: Final = (
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-    "shared_buffers=32MB",
-)
-
-
-def _binary(name: str) -> Path | None:
-    """A program of PostgreSQL, from the search path or from where Debian puts it."""
-    found = shutil.which(name)
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return Path(found) if found else debian[-1] if debian else None
-
-
-def _as_other_user(folder: Path) -> list[str]:
-    """PostgreSQL refuses to run as root: there, another user gets the folder."""
-    if os.geteuid() != 0:
-        return []
-    users = {user.pw_name: user for user in pwd.getpwall()}
-    user = users.get("postgres") or users.get("nobody")
-    if user is None or shutil.which("setpriv") is None:
-        pytest.skip("running as root, and PostgreSQL needs another user")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[URL]:
-    initdb, postgres = _binary("initdb"), _binary("postgres")
-    if initdb is None or postgres is None:
-        pytest.skip("PostgreSQL is not installed")
-    prefix = _as_other_user(folder)
-    data, port = folder / "data", _free_port()
-    create = ["--auth=trust", "--username=shortft", "--encoding=UTF8", "--locale=C", "--no-sync"]
-    create += ["--wal-segsize=1", "--no-instructions"]
-    subprocess.run(
-        [*prefix, initdb, "-D", data, *create], check=True, capture_output=True, timeout=100
-    )
-    options = [f"-c{option}" for option in (*_FAST, f"unix_socket_directories={folder}")]
-    with (folder / "server.log").open("wb") as log:
-        command: list[str | Path] = [
-            *prefix,
-            postgres,
-            "-D",
-            data,
-            "-h127.0.0.1",
-            f"-p{port}",
-            *options,
-        ]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            yield URL.create("postgresql+psycopg", "shortft", None, "127.0.0.1", port, "postgres")
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-            process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[URL]:
-    """The address of a server with a migrated database called `shared`."""
-    # Not pytest's folder: another user could not reach into it.
-    with (
-        tempfile.TemporaryDirectory(prefix="shortft-postgresql-") as folder,
-        _server(Path(folder)) as url,
-    ):
-        _wait_until_ready(url)
-        _administrate(url, f"CREATE DATABASE {_SHARED}")
-        shared = open_database(url.set(database=_SHARED))
-        upgrade(shared.engine)
-        shared.close()
-        yield url
-
-
-def _wait_until_ready(url: URL, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return _administrate(url, "SELECT 1")
-        except OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def _administrate(url: URL, *statements: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated file to copy."""
-    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    database = open_database(f"sqlite:///{path}")
-    upgrade(database.engine)
-    database.close()
-    return path
+def shared_database(postgresql_server: URL) -> URL:
+    """The address of a migrated database that every test leaves without rows."""
+    administrate(postgresql_server, f"CREATE DATABASE {_SHARED} TEMPLATE {TEMPLATE}")
+    return postgresql_server.set(database=_SHARED)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -163,13 +53,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[URL]:
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         yield make_url(f"sqlite:///{path}")
         return
-    server: URL = request.getfixturevalue("postgresql")
-    yield server.set(database=_SHARED)
+    shared: URL = request.getfixturevalue("shared_database")
+    yield shared
     # A new database for each test would take most of the time of all tests.
     tables = reversed(Base.metadata.sorted_tables)
-    _administrate(
-        server.set(database=_SHARED), *(str(sqlalchemy.delete(table)) for table in tables)
-    )
+    administrate(shared, *(str(sqlalchemy.delete(table)) for table in tables))
 
 
 @pytest.fixture
@@ -186,9 +74,9 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
     if request.param == "sqlite":
         url = make_url(f"sqlite:///{tmp_path}/empty.db")
     else:
-        server: URL = request.getfixturevalue("postgresql")
+        server: URL = request.getfixturevalue("postgresql_server")
         url = server.set(database=f"empty_{next(_numbers)}")
-        _administrate(server, f"CREATE DATABASE {url.database}")
+        administrate(server, f"CREATE DATABASE {url.database}")
     opened = open_database(url)
     yield opened
     opened.close()

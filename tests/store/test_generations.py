@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from store import generations
+from store import api_keys, generations
+from store.api_keys import NewApiKey
 from store.attempts import Ending
 from store.errors import InvalidStateError, LeaseLostError, NotFoundError
 from store.generations import ClaimedGeneration, NewGeneration, NewImage
@@ -73,12 +74,64 @@ def test_a_batch_has_its_most_and_the_urgent_come_first(bench: Bench) -> None:
     assert [claimed.generation.id for claimed in batch] == [made[2].id, made[0].id]
 
 
+def _served(bench: Bench, count: int) -> list[str]:
+    """Ids in the order of claims, one at a time."""
+    return [_claim(bench, most=1)[0].generation.id for _ in range(count)]
+
+
+def test_many_requests_of_one_caller_do_not_starve_others(bench: Bench) -> None:
+    many = [_create(bench, project="busy").id for _ in range(8)]
+    assert _served(bench, 2) == many[:2]
+    few = [_create(bench, project="quiet").id for _ in range(3)]
+    assert _served(bench, 7) == [many[2], few[0], many[3], few[1], many[4], few[2], many[5]]
+    # Whoever comes later begins in the round being served, not in one that is over.
+    late = _create(bench, project="quiet").id
+    assert _served(bench, 3) == [many[6], late, many[7]]
+
+
+def test_a_batch_holds_requests_of_several_callers(bench: Bench) -> None:
+    many = [_create(bench, project="busy").id for _ in range(8)]
+    few = [_create(bench, project="quiet").id for _ in range(2)]
+    batch = [claimed.generation.id for claimed in _claim(bench, most=4)]
+    assert batch == [many[0], few[0], many[1], few[1]]
+
+
+def test_keys_of_one_project_take_turns(bench: Bench) -> None:
+    with bench.database.write() as session:
+        issued = [
+            api_keys.issue(session, b"x" * 32, NewApiKey(name=name, scopes=frozenset()))[0].id
+            for name in "ab"
+        ]
+    many = [_create(bench, api_key_id=issued[0]).id for _ in range(3)]
+    other = _create(bench, api_key_id=issued[1]).id
+    assert _served(bench, 4) == [many[0], other, many[1], many[2]]
+
+
+def test_a_request_that_waits_for_its_next_try_holds_up_no_round(bench: Bench) -> None:
+    first, *rest = [_create(bench, project="busy").id for _ in range(4)]
+    (claimed,) = _claim(bench, most=1)
+    _release(bench, claimed, Ending.CRASHED)
+    bench.set(Generation, first, run_after=datetime.now(tz=UTC) + timedelta(hours=1))
+    other = [_create(bench, project="quiet").id for _ in range(2)]
+    assert _served(bench, 5) == [rest[0], other[0], rest[1], other[1], rest[2]]
+
+
+def test_generations_are_counted_by_status(bench: Bench) -> None:
+    for _ in range(3):
+        _create(bench)
+    _claim(bench, most=1)
+    with bench.database.read() as session:
+        counts = generations.count_by_status(session)
+    assert counts == {S.QUEUED: 2, S.RUNNING: 1, S.SUCCEEDED: 0, S.FAILED: 0, S.CANCELLED: 0}
+
+
 def test_the_images_are_published_with_the_end(bench: Bench) -> None:
     made = _create(bench)
     (claimed,) = _claim(bench)
     with bench.database.write() as session:
-        generations.succeed(session, claimed.lease, [IMAGE, IMAGE])
+        generations.succeed(session, claimed.lease, [IMAGE, IMAGE], {"warnings": ["w"]})
     found = _get(bench, made.id)
+    assert found.outcome == {"warnings": ["w"]}
     assert found.status is S.SUCCEEDED
     assert [(image.position, image.seed) for image in found.images] == [(0, 7), (1, 7)]
     with bench.database.read() as session:
@@ -198,8 +251,10 @@ def test_expired_leases_are_swept_up_to_the_limit(bench: Bench) -> None:
 
 def test_workers_are_told_once_in_a_while(bench: Bench) -> None:
     assert not bench.database.transact(generations.unwoken)
+    assert not bench.database.transact(generations.is_due)
     made = _create(bench)
     assert bench.database.transact(generations.unwoken)
     assert not bench.database.transact(generations.unwoken)
+    assert bench.database.transact(generations.is_due)
     bench.set(Generation, made.id, woken_at=datetime.now(tz=UTC) - timedelta(seconds=16))
     assert bench.database.transact(generations.unwoken)

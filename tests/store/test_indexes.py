@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
-from store import generations, jobs, leases
+from store import generations, jobs, leases, measurements, results
 from store.generations import NewGeneration
 from store.ids import new_id
 from store.jobs import JobFilter
@@ -84,6 +85,38 @@ def test_generations(bench: Bench) -> None:
         assert "Seq Scan on generations" not in plans
         # As a parameter it would hide the partial index from a plan that is kept.
         assert ("generations.status = 'queued'" in plans) == index.endswith("_queue")
+
+
+def test_the_turn_of_a_new_generation(bench: Bench) -> None:
+    new = NewGeneration(request={}, batch_key="a")
+    row = bench.database.transact(lambda session: generations.create(session, new))
+    _fill(bench, Generation, row)
+    looks = [
+        plan
+        for plan in _plans(bench, lambda session: generations.create(session, _again(new)))
+        if plan.startswith("SELECT generations.turn")
+    ]
+    assert len(looks) == 2
+    assert "ix_generations_turns" in looks[0] + looks[1]
+    assert "ix_generations_queue" in looks[0] + looks[1]
+    for plan in looks:
+        assert "Seq Scan" not in plan
+        assert "TEMP B-TREE" not in plan
+
+
+def _again(new: NewGeneration) -> NewGeneration:
+    return replace(new, id=new_id("gen"))
+
+
+def test_measurements(bench: Bench) -> None:
+    bench.create()
+    lease = bench.claim().lease
+    bench.database.transact(lambda session: results.succeed(session, lease, []))
+    _fill(bench, Job, bench.get(lease.row_id))
+    plans = _plans(bench, lambda session: measurements.measured(session, bench.spec, "cpu"))
+    assert "ix_jobs_measured" in plans[0]
+    assert "Sort" not in plans[0]
+    assert "TEMP B-TREE" not in plans[0]
 
 
 def test_a_page_of_jobs_is_not_sorted(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shortft_core.errors import UserError
 from shortft_core.events import CheckpointSaved
-from shortft_core.spec import DistilSpec, JobSpec, PromptSource, Source
+from shortft_core.spec import AlignSpec, DistilSpec, JobSpec, PromptSource, Source
 from store import api_keys, jobs, leases, results
 from store.api_keys import NewApiKey, Scope
 from store.attempts import Ending
@@ -289,3 +289,32 @@ def test_a_name_that_no_database_can_hold_is_cleaned(bench: Bench) -> None:
     job = bench.create(spec=bench.spec.model_copy(update={"name": "a\0b"}))
     assert bench.get(job.id).name == "a\ufffdb"
     assert isinstance(job, Job)
+
+
+def test_jobs_are_found_by_reward(bench: Bench) -> None:
+    mirror = bench.create()
+    rewards = [{"name": "compressibility"}, {"name": "symmetry", "weight": 0.5}]
+    both = AlignSpec.model_validate({**bench.spec.model_dump(mode="json"), "rewards": rewards})
+    mixed = bench.create(spec=both)
+    with bench.database.read() as session:
+        for reward, expected in (
+            ("symmetry", [mixed.id, mirror.id]),
+            ("compressibility", [mixed.id]),
+            ("symm", []),
+        ):
+            page = jobs.page(session, JobFilter(reward=reward), PageRequest())
+            assert [job.id for job in page.rows] == expected
+
+
+def test_jobs_are_counted_by_status_and_class(bench: Bench) -> None:
+    for resource_class in ("default", "default", "large", "large"):
+        bench.create(resource_class=resource_class)
+    bench.claim()
+    with bench.database.read() as session:
+        counts, depths = jobs.count_by_status(session), jobs.queue_depths(session)
+    assert {status for status, count in counts.items() if count} == {
+        JobStatus.QUEUED,
+        JobStatus.PREPARING,
+    }
+    assert (counts[JobStatus.QUEUED], len(counts)) == (3, len(JobStatus))
+    assert depths == {"default": 1, "large": 2}

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, inspect, text
 
 from migrations.run import current, downgrade, head, upgrade
 from store.engine import Database
-from store.models import Base
+from store.models import Base, Generation
 
 _POSTGRESQL_SCHEMA = """
 SELECT pg_get_constraintdef(oid) || ' ' || conname FROM pg_constraint
@@ -17,7 +17,7 @@ WHERE connamespace = 'public'::regnamespace
 UNION ALL
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
 UNION ALL
-SELECT concat_ws(' ', table_name, column_name, ordinal_position, data_type, is_nullable,
+SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable,
                  character_maximum_length, column_default, collation_name)
 FROM information_schema.columns WHERE table_schema = 'public'
 """
@@ -84,3 +84,24 @@ def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     upgrade(database.engine)
     assert _schema(database.engine) == before
     assert current(database.engine) == head()
+
+
+def test_rows_of_the_first_version_live_on(empty_database: Database) -> None:
+    engine = empty_database.engine
+    upgrade(engine, "0001")
+    insert = text(
+        "INSERT INTO generations (id, project, kind, request, batch_key, status, run_after,"
+        " created_at, updated_at) VALUES ('gen_a', 'mine', 'generate', '{}', 'k', 'queued',"
+        " '2026-01-01', '2026-01-01', '2026-01-01')"
+    )
+    with engine.begin() as connection:
+        connection.execute(insert)
+    upgrade(engine)
+    with empty_database.read() as session:
+        row = session.get_one(Generation, "gen_a")
+        assert (row.caller, row.turn, row.outcome) == ("mine", 0, None)
+    downgrade(engine, "0001")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT project FROM generations")).scalar_one() == "mine"
+    upgrade(engine)
+    assert current(engine) == head()

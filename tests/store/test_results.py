@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from shortft_core.events import CheckpointSaved, Picture, SamplePair, SamplesReady
-from store import jobs, results
-from store.errors import InvalidStateError, NotFoundError
+from store import jobs, leases, results
+from store.errors import InvalidStateError, LeaseLostError, NotFoundError
 from store.models import Job
 from store.objects import StoredObject
 from store.pages import PageRequest
@@ -27,7 +27,7 @@ ARTIFACTS = [
     NewArtifact(kind=kind, filename=f"{kind}.zip", stored=_object(f"jobs/a/{kind}"))
     for kind in ("peft", "kohya", "report")
 ]
-ADAPTER = NewAdapter(card={"steps": 50}, artifact_kinds=("peft",))
+ADAPTER = NewAdapter(card={"steps": 50}, artifact_kinds=("peft",), prefix="jobs/a/adapter/")
 
 
 def _save(bench: Bench, lease: Lease, update: int) -> None:
@@ -133,7 +133,7 @@ def test_success_publishes_everything_at_once(bench: Bench) -> None:
     assert [row.kind for row in found.artifacts] == ["kohya", "peft", "report"]
     assert {row.lease_token for row in found.artifacts} == {1}
     assert found.adapter is not None
-    assert found.adapter.card == {"steps": 50}
+    assert (found.adapter.card, found.adapter.prefix) == ({"steps": 50}, "jobs/a/adapter/")
     assert found.adapter.artifact_ids == [found.artifacts[1].id]
     with bench.database.read() as session:
         assert results.artifact(session, job.id, found.artifacts[0].id).filename == "kohya.zip"
@@ -182,3 +182,20 @@ def test_a_result_that_cannot_be_recorded_leaves_the_job_held(bench: Bench) -> N
     assert found.status is JobStatus.PREPARING
     assert isinstance(found, Job)
     assert bench.types(job.id) == ["job.created", "job.preparing"]
+
+
+def test_the_best_adapter_is_named_while_the_job_runs(bench: Bench) -> None:
+    job = bench.create()
+    lease = bench.claim().lease
+    for update in (10, 20):
+        prefix = f"jobs/a/best/{update}/"
+        with bench.database.write() as session:
+            results.set_best(session, lease, update, prefix)
+        found = bench.get(job.id)
+        assert (found.best_update, found.best_prefix) == (update, prefix)
+    bench.expire(Job, job.id)
+    bench.database.transact(leases.sweep)
+    with pytest.raises(LeaseLostError), bench.database.write() as session:
+        results.set_best(session, lease, 30, "jobs/a/best/30/")
+    assert bench.get(job.id).best_update == 20
+    assert bench.types(job.id)[2:] == ["job.retrying"]

@@ -9,7 +9,10 @@ from store.engine import open_database
 from store.objects import FolderStore, open_objects
 from store.settings import StoreSettings, store_settings
 
-NAMES = ("DATA_DIR", "DATABASE_URL", "DATABASE_URL_FILE", "STORAGE_URL", "SECRET_KEY")
+NAMES = (
+    "DATA_DIR", "DATABASE_URL", "DATABASE_URL_FILE", "STORAGE_URL", "SECRET_KEY", "REDIS_URL",
+    "REDIS_URL_FILE", "LEASE_SECONDS",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,8 @@ def test_without_settings_everything_is_in_the_data_folder(
     objects = open_objects(found.storage_address())
     assert isinstance(objects, FolderStore)
     assert objects.root == tmp_path / "objects"
+    assert found.redis_address() is None
+    assert found.message_folder() == tmp_path / "mq"
 
 
 def test_addresses_are_taken_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +50,26 @@ def test_a_mounted_secret_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file.write_text("x" * 40 + "\n")
     monkeypatch.setenv("SHORTFT_SECRET_KEY_FILE", str(file))
     assert store_settings().secret() == b"x" * 40
+
+
+def test_the_brokers_address_is_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "redis"
+    file.write_text("redis://:word@h:6379/0\n")
+    found = StoreSettings.model_validate({"redis_url_file": file})
+    assert found.redis_address() == "redis://:word@h:6379/0"
+    given = StoreSettings.model_validate({"redis_url": "redis://:word@h:6379/1"})
+    assert given.redis_address() == "redis://:word@h:6379/1"
+    assert "word" not in repr(given)
+
+
+def test_times_are_those_measured_as_sufficient(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("lease", "heartbeat", "sweep", "wake_again", "backoff")
+    found = store_settings()
+    assert [getattr(found, f"{name}_seconds") for name in names] == [90, 15, 10, 15, 5]
+    monkeypatch.setenv("SHORTFT_LEASE_SECONDS", "0")
+    store_settings.cache_clear()
+    with pytest.raises(UserError, match="SHORTFT_LEASE_SECONDS: Input should be greater than 0"):
+        store_settings()
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def _alive(bench: Bench) -> list[tuple[str, str]]:
 
 def test_a_worker_is_alive_while_it_beats(bench: Bench) -> None:
     first, second = _register(bench), _register(bench, kind="generate")
+    third = _register(bench, kind="default")
+    bench.database.transact(lambda session: workers.beat(session, third.id, "stopped"))
     assert _alive(bench) == [(first.id, "ready"), (second.id, "ready")]
     _silence(bench, first.id, timedelta(seconds=46))
     assert _alive(bench) == [(second.id, "ready")]
