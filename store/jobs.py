@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from shortft_core.errors import UserError
 from shortft_core.spec import AlignSpec, DistilSpec
@@ -82,12 +83,21 @@ def get(session: Session, job_id: str, project: str = DEFAULT_PROJECT) -> Job:
     found = session.scalar(
         select(Job)
         .where(Job.id == job_id, Job.project == project)
-        .options(selectinload(Job.artifacts), selectinload(Job.adapter))
         .execution_options(populate_existing=True)
     )
     if found is None:
         raise NotFoundError("job", job_id)
-    return found
+    return _with_result(session, found)
+
+
+def _with_result(session: Session, job: Job) -> Job:
+    """The job with its artifacts and adapter, which nobody asks for before there can be any."""
+    if job.status is JobStatus.SUCCEEDED:
+        session.refresh(job, ["artifacts", "adapter"])
+    else:
+        set_committed_value(job, "artifacts", [])
+        set_committed_value(job, "adapter", None)
+    return job
 
 
 def page(session: Session, wanted: JobFilter, request: PageRequest) -> Page[Job]:
