@@ -9,10 +9,13 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 ROOMS: Final = (
-    "shortft_core", "store", "migrations", "api", "worker", "shortft_client", "shapes", "benchmarks",
-    "tests",
+    "shortft_core", "store", "migrations", "api", "worker", "shortft_client", "shapes",
+    "benchmarks", "tests",
 )  # fmt: skip
-ROOT_FILES: Final = ("*.md", "*.toml", "*.txt", "Makefile", ".ci/*", ".gitignore", "docs/**/*.md")
+ROOT_FILES: Final = (
+    "*.md", "*.toml", "*.txt", "*.yml", "Makefile", ".ci/*", ".env.example", ".gitignore", "docker/*",
+    "docs/**/*.md",
+)  # fmt: skip
 ROOM_FILES: Final = ("**/*.py", "**/*.md", "**/Makefile")
 
 
