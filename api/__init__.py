@@ -1,1 +1,1 @@
-"""The HTTP interface; no torch."""
+"""The HTTP interface: requests become rows, rows become answers; no torch."""

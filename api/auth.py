@@ -1,0 +1,152 @@
+"""Who asks: an API key, or this machine itself while no key exists."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+
+from api.problems import ProblemError
+from api.service import AnyService, Service
+from store import api_keys
+from store.api_keys import Scope
+from store.engine import Database
+from store.jobs import DEFAULT_PROJECT
+from store.models import ApiKey
+
+_BEARER: Final = HTTPBearer(
+    auto_error=False, scheme_name="apiKey", description="An API key of this service, `sft_…`."
+)
+_HEADER: Final = APIKeyHeader(
+    name="X-API-Key", auto_error=False, scheme_name="apiKeyHeader", description="The same key."
+)
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shortft"'}
+_USE_IS_NOTED_EVERY: Final = timedelta(minutes=1)
+_LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
+_MAKE_ONE: Final = "make a key on the machine of the service with `shortft keys create`"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a request is answered."""
+
+    project: str
+    api_key_id: str | None
+    """None while no key exists."""
+    scopes: frozenset[Scope]
+    most_open_jobs: int | None
+    """Unfinished jobs that it may have; None without a key."""
+
+    @property
+    def name(self) -> str:
+        """What limits are counted under."""
+        return self.api_key_id or "local"
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key opens this."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+_EVERYTHING: Final = frozenset(Scope)
+
+
+def authenticated(
+    request: Request,
+    service: AnyService,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> Caller:
+    """The caller of a request; raises ProblemError 401 for one that is unknown."""
+    shown = bearer.credentials if bearer is not None else header
+    if shown is None:
+        return _without_key(request, service)
+    if not api_keys.is_well_formed(shown):
+        raise ProblemError("unauthenticated", "the API key is mistyped", headers=_CHALLENGE)
+    with service.database.read() as session:
+        found = api_keys.authenticate(session, service.secret, shown)
+    if found is None:
+        raise ProblemError(
+            "unauthenticated", "the API key is unknown, expired or revoked", headers=_CHALLENGE
+        )
+    _note_use(service, found)
+    return Caller(
+        project=found.project,
+        api_key_id=found.id,
+        scopes=frozenset(map(Scope, found.scopes)),
+        most_open_jobs=service.settings.most_open_jobs,
+    )
+
+
+def _note_use(service: Service, key: ApiKey) -> None:
+    """Within a minute, so that reading does not become writing."""
+    now = datetime.now(tz=UTC)
+    if key.last_used_at is None or now - key.last_used_at >= _USE_IS_NOTED_EVERY:
+        service.database.transact(lambda session: api_keys.note_use(session, key.id))
+
+
+def requires(scope: Scope) -> Callable[..., Caller]:
+    """A dependency: the caller, who has this scope and requests left.
+
+    It raises ProblemError 401, 403 or 429.
+    """
+
+    def checked(
+        caller: Annotated[Caller, Depends(authenticated)], service: AnyService, request: Request
+    ) -> Caller:
+        if not caller.may(scope):
+            raise ProblemError("forbidden", f"the key has no scope {scope}")
+        limits = service.rate_limits
+        # The gate writes them, whatever the answer will be.
+        request.state.headers = limits.headers(limits.count(caller.name))
+        return caller
+
+    return checked
+
+
+Reader = Annotated[Caller, Depends(requires(Scope.JOBS_READ))]
+"""Parameter of a route: a caller that may read jobs."""
+Writer = Annotated[Caller, Depends(requires(Scope.JOBS_WRITE))]
+"""Parameter of a route: a caller that may make and change jobs."""
+Generator = Annotated[Caller, Depends(requires(Scope.GENERATE))]
+"""Parameter of a route: a caller that may generate and score images."""
+Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
+"""Parameter of a route: a caller that may do everything."""
+
+
+def _without_key(request: Request, service: Service) -> Caller:
+    """This machine is served until the first key is made; pages of other origins never are."""
+    if keys_exist(service.database):
+        raise ProblemError("unauthenticated", "the request has no API key", headers=_CHALLENGE)
+    if request.client is None or not is_loopback(request.client.host):
+        detail = f"without API keys only this machine is served: {_MAKE_ONE}"
+        raise ProblemError("unauthenticated", detail, headers=_CHALLENGE)
+    origin = request.headers.get("origin")
+    for url in (f"//{request.headers.get('host', '')}", *([origin] if origin else [])):
+        if not is_loopback(urlsplit(url).hostname or ""):
+            detail = f"without API keys the service answers to localhost alone: {_MAKE_ONE}"
+            raise ProblemError("untrusted_host", detail)
+    return Caller(DEFAULT_PROJECT, None, _EVERYTHING, None)
+
+
+def keys_exist(database: Database) -> bool:
+    """Whether anybody has made a key, valid or not: from then on one is asked for."""
+    with database.read() as session:
+        return session.scalar(select(ApiKey.id).limit(1)) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    if host.lower() in _LOCAL_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name: only a resolver could tell, and that is what rebinding abuses.
+        return False

@@ -1,0 +1,138 @@
+"""Commands of the HTTP interface: the server, and the keys that open it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from api.app import create_app
+from api.auth import is_loopback, keys_exist
+from api.logs import configuration
+from api.openapi import as_text
+from api.server import Server
+from api.service import check_migrations
+from api.settings import ApiSettings, api_settings
+from shortft_core.errors import UserError
+from store import api_keys
+from store.api_keys import NewApiKey, Scope
+from store.engine import Database, open_database
+from store.jobs import DEFAULT_PROJECT
+from store.settings import StoreSettings, store_settings
+
+keys_app: Final = typer.Typer(
+    name="keys", help="Make, list and revoke API keys.", no_args_is_help=True
+)
+_console: Final = Console()
+
+
+def serve(settings: ApiSettings, store: StoreSettings) -> None:
+    """Answers HTTP until SIGTERM; raises UserError where it must not listen."""
+    _refuse_open_door(settings, store)
+    app = create_app(settings, store)
+    Server(app, settings, configuration(settings.log_format)).run()
+
+
+def _refuse_open_door(settings: ApiSettings, store: StoreSettings) -> None:
+    """Also the place where a database without tables is told from a fault."""
+    database = _database(store)
+    has_keys = keys_exist(database)
+    database.close()
+    if not has_keys and not is_loopback(settings.host):
+        problem = f"{settings.host} can be reached by others, and there is no API key"
+        raise UserError(
+            "SHORTFT_HOST", problem, "Make one with `shortft keys create`, or use 127.0.0.1"
+        )
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    scopes: Annotated[
+        str, typer.Option(help=f"Comma-separated: {', '.join(Scope)}.")
+    ] = Scope.ADMIN.value,
+    project: Annotated[str, typer.Option(help="Whose jobs it opens.")] = DEFAULT_PROJECT,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+) -> None:
+    """Make an API key and print it: it is shown this once."""
+    store = store_settings()
+    new = NewApiKey(
+        name=name,
+        scopes=parse_scopes(scopes),
+        project=project,
+        expires_at=None if days is None else datetime.now(tz=UTC) + timedelta(days=days),
+    )
+    database = _database(store)
+    secret = store.secret()
+    _, key = database.transact(lambda session: api_keys.issue(session, secret, new))
+    database.close()
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def list_keys(
+    project: Annotated[str, typer.Option(help="Whose keys.")] = DEFAULT_PROJECT,
+) -> None:
+    """List API keys, the newest first; the keys themselves are nowhere."""
+    database = _database(store_settings())
+    with database.read() as session:
+        rows = api_keys.keys(session, project)
+    database.close()
+    table = Table(
+        Column("id", no_wrap=True, min_width=30),
+        "name",
+        "ends with",
+        "scopes",
+        "last used",
+        "state",
+    )
+    for row in rows:
+        used = row.last_used_at.isoformat(timespec="minutes") if row.last_used_at else "never"
+        state = "revoked" if row.revoked_at else "valid"
+        table.add_row(row.id, row.name, row.last_characters, " ".join(row.scopes), used, state)
+    _console.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, `key_…`.")],
+    project: Annotated[str, typer.Option(help="Whose key.")] = DEFAULT_PROJECT,
+) -> None:
+    """End an API key for good."""
+    database = _database(store_settings())
+    database.transact(lambda session: api_keys.revoke(session, key_id, project))
+    database.close()
+    typer.echo(f"{key_id} is revoked")
+
+
+def write_openapi(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("api/openapi.json"),
+) -> None:
+    """Write the OpenAPI document of this version."""
+    app = create_app(ApiSettings(), StoreSettings())
+    path.write_text(as_text(app), encoding="utf-8")
+
+
+def parse_scopes(text: str) -> frozenset[Scope]:
+    """The scopes of a comma-separated list; raises UserError for an unknown one."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in set(Scope)]
+    if unknown:
+        raise UserError("scopes", f"unknown scope {unknown[0]!r}", f"Use {', '.join(Scope)}")
+    return frozenset(map(Scope, names))
+
+
+def _database(store: StoreSettings) -> Database:
+    database = open_database(store.database_address())
+    check_migrations(database)
+    return database
+
+
+def main(context: typer.Context) -> None:
+    """Answer HTTP; settings come from the environment."""
+    if context.invoked_subcommand is None:
+        serve(api_settings(), store_settings())

@@ -1,0 +1,127 @@
+"""Puts a generation into the queue, and waits for it where the caller prefers that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Depends
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.orm import Session
+
+from api.auth import Caller, Generator
+from api.generation_answers import answer
+from api.idempotent import Keyed, Reply, once
+from api.preferences import AnyPreference, Preference
+from api.problems import ProblemError
+from api.schemas.generations import GenerationAnswer
+from api.service import AnyService, Service
+from store import generations, live
+from store.broker import Queue
+from store.generations import NewGeneration
+from store.models import Generation
+from store.states import OPEN_GENERATION, GenerationStatus
+
+RETRY_AFTER_SECONDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who asks for a generation, and how they want the answer."""
+
+    service: Service
+    caller: Caller
+    preference: Preference
+    headers: Mapping[str, str]
+    """Of any answer to the caller: its rate limits."""
+
+    def submit(
+        self, new: NewGeneration, keyed: Keyed | None, warnings: tuple[str, ...] = ()
+    ) -> Reply:
+        """Queues the generation, once for each idempotency key, and wakes a worker."""
+
+        def work(session: Session) -> Reply:
+            def create() -> GenerationAnswer:
+                generations.create(session, new)
+                row = generations.get(session, new.id, new.project)
+                return answer(row, self.service, warnings=warnings)
+
+            request = keyed.of(self.caller) if keyed is not None else None
+            return once(session, request, new.id, 202, create)
+
+        reply = self.service.database.transact(work)
+        self.service.doorbell.ring(Queue.GENERATE)
+        return reply
+
+    async def finished(self, generation_id: str, seconds: float) -> Generation | None:
+        """The generation once it is over, or None if it takes longer; no thread waits for it."""
+
+        def look() -> Generation | None:
+            with self.service.database.read() as session:
+                row = generations.get(session, generation_id, self.caller.project)
+            return None if row.status in OPEN_GENERATION else row
+
+        return await live.until(look, seconds)
+
+    async def respond(
+        self, reply: Reply, warnings: tuple[str, ...] = (), *, with_bytes: bool = False
+    ) -> Response:
+        """200 with what is finished within the time that the caller waits, else 202."""
+        seconds = self.preference.wait_seconds
+        row = await self.finished(reply.resource_id, seconds) if seconds else None
+        headers = {**self.headers, **reply.headers, **self.preference.headers}
+        if row is None:
+            return pending(reply, headers)
+        shown = await asyncio.to_thread(
+            lambda: answer(row, self.service, warnings=warnings, with_bytes=with_bytes)
+        )
+        headers["Content-Location"] = f"/generations/{row.id}"
+        return JSONResponse(shown.model_dump(mode="json"), 200, headers)
+
+    async def respond_with_image(self, reply: Reply) -> Response:
+        """The bytes of the only picture; the generation itself with 202 where it takes longer."""
+        seconds = self.preference.wait_seconds
+        row = await self.finished(reply.resource_id, seconds)
+        headers = {**self.headers, **reply.headers, **self.preference.headers}
+        if row is None:
+            return pending(reply, headers)
+        if row.status is not GenerationStatus.SUCCEEDED:
+            detail = row.error_message or f"generation {row.id} was {row.status}"
+            extra: dict[str, Any] = {
+                "current_status": row.status.value,
+                "allowed_actions": [],
+                "generation_id": row.id,
+                "error_code": row.error_code,
+            }
+            raise ProblemError("invalid_state", detail, extra=extra)
+        picture = row.images[0]
+        data = await asyncio.to_thread(self.service.objects.read, picture.object_key)
+        headers |= {
+            "Content-Location": f"/images/{picture.id}",
+            "X-Generation-Id": row.id,
+            "X-Seed": str(picture.seed),
+        }
+        return Response(data, 200, headers, picture.media_type)
+
+
+def order(
+    service: AnyService, caller: Generator, preferred: AnyPreference, response: Response
+) -> Order:
+    """The order of a request."""
+    return Order(service, caller, preferred, dict(response.headers))
+
+
+AnyOrder = Annotated[Order, Depends(order)]
+"""Parameter of a route: who asks for a generation, and how."""
+
+
+def pending(reply: Reply, headers: dict[str, str]) -> Response:
+    """202 (200 for a repetition) and where the result will be."""
+    headers = {
+        "Location": f"/generations/{reply.resource_id}",
+        "Retry-After": str(RETRY_AFTER_SECONDS),
+        **headers,
+    }
+    return JSONResponse(dict(reply.body), reply.status, headers)

@@ -1,0 +1,183 @@
+"""A row of `jobs` as an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy.orm import Session
+
+from api.schemas import jobs as shapes
+from store import jobs, workers
+from store.models import Artifact, Job, Worker
+from store.states import HELD, JobStatus, allowed
+
+_PERMANENT: Final = frozenset({"invalid_config", "model_not_found", "dataset_error"})
+"""Codes of failures that the same job would have again."""
+_WORKING: Final = frozenset({JobStatus.PREPARING, JobStatus.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an answer about a job takes from outside of its row."""
+
+    position: int | None
+    workers: Sequence[Worker]
+
+
+def surroundings(session: Session, job: Job) -> Surroundings:
+    """The place of a job in the queue, and the workers that could take it."""
+    if job.status is not JobStatus.QUEUED:
+        return Surroundings(None, ())
+    train = tuple(worker for worker in workers.alive(session) if worker.kind == "train")
+    return Surroundings(jobs.queue_position(session, job), train)
+
+
+def view(session: Session, job: Job) -> shapes.JobObject:
+    """The job as an answer; its artifacts and adapter are loaded."""
+    around = surroundings(session, job)
+    now = datetime.now(tz=UTC)
+    progress = _progress(job)
+    left = progress.seconds_remaining
+    return shapes.JobObject(
+        id=job.id,
+        status=job.status,
+        phase=job.phase,
+        kind=job.kind,
+        name=job.name,
+        metadata=job.labels,
+        base_model=job.base_model,
+        method=job.method,
+        spec=job.spec,
+        spec_sha256=job.spec_sha256,
+        progress=progress,
+        queue=_place(job, around, now),
+        attempt=job.attempt,
+        priority=job.priority,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        estimated_finish_at=None if left is None else now + timedelta(seconds=left),
+        updated_at=job.updated_at,
+        durations=_durations(job, now),
+        latest_metrics=job.latest_metrics,
+        best_update=job.best_update,
+        resumable_update=job.resumable_update,
+        last_event=job.event_seq,
+        result=_result(job),
+        error=_error(job),
+        parent=_parent(job),
+        worker=_worker(job),
+        allowed_actions=list(allowed(job.status)),
+        urls=_urls(job.id),
+    )
+
+
+def etag(job: shapes.JobObject) -> str:
+    """Changes whenever the answer does, but for what passes with time alone."""
+    moment = int(job.updated_at.timestamp() * 1_000_000)
+    return f'W/"{moment:x}-{job.last_event}-{job.queue.position}-{job.queue.reason}"'
+
+
+def artifact_ref(artifact: Artifact) -> shapes.ArtifactRef:
+    """One file of a result."""
+    return shapes.ArtifactRef(
+        id=artifact.id,
+        kind=artifact.kind,
+        filename=artifact.filename,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        url=f"/jobs/{artifact.job_id}/artifacts/{artifact.id}/content",
+    )
+
+
+def _progress(job: Job) -> shapes.Progress:
+    total, done = job.updates_total or _asked_updates(job.spec), job.updates_completed
+    elapsed = (job.latest_metrics or {}).get("wall_seconds") or None
+    pace = done / elapsed if elapsed and done else None
+    known = pace is not None and total is not None and job.status in _WORKING
+    return shapes.Progress(
+        percent=round(100 * min(1.0, done / total), 2) if total else None,
+        updates_completed=done,
+        updates_total=total,
+        seconds_elapsed=elapsed,
+        seconds_remaining=max(0, total - done) / pace if known and total and pace else None,
+        updates_per_second=pace,
+        estimate_available=known,
+    )
+
+
+def _asked_updates(spec: dict[str, Any]) -> int | None:
+    """Of an alignment they are in the method, of a distillation on top."""
+    updates: int | None = spec.get("method", spec).get("updates")
+    return updates
+
+
+def _place(job: Job, around: Surroundings, now: datetime) -> shapes.Place:
+    if job.status is not JobStatus.QUEUED:
+        return shapes.Place(position=None, reason=None, estimated_start_at=None)
+    reason = _reason(job, around, now)
+    start = {"backing_off": job.run_after, "starting": now}.get(reason)
+    return shapes.Place(position=around.position, reason=reason, estimated_start_at=start)
+
+
+_Reason = Literal["backing_off", "no_worker", "behind_others", "workers_busy", "starting"]
+
+
+def _reason(job: Job, around: Surroundings, now: datetime) -> _Reason:
+    if job.run_after > now:
+        return "backing_off"
+    if not around.workers:
+        return "no_worker"
+    if around.position:
+        return "behind_others"
+    ready = any(worker.state == "ready" for worker in around.workers)
+    return "starting" if ready else "workers_busy"
+
+
+def _durations(job: Job, now: datetime) -> shapes.Durations:
+    end = job.finished_at or now
+    started = job.started_at
+    return shapes.Durations(
+        queued_seconds=max(0.0, ((started or end) - job.created_at).total_seconds()),
+        running_seconds=None if started is None else max(0.0, (end - started).total_seconds()),
+        total_seconds=max(0.0, (end - job.created_at).total_seconds()),
+    )
+
+
+def _result(job: Job) -> shapes.Result | None:
+    if job.status is not JobStatus.SUCCEEDED:
+        return None
+    return shapes.Result(
+        adapter_id=job.adapter.id if job.adapter else None,
+        artifacts=[artifact_ref(artifact) for artifact in job.artifacts],
+    )
+
+
+def _error(job: Job) -> shapes.JobError | None:
+    if job.error_code is None:
+        return None
+    return shapes.JobError(
+        code=job.error_code,
+        message=job.error_message or job.exit_cause or "",
+        retryable=job.error_code not in _PERMANENT,
+    )
+
+
+def _parent(job: Job) -> shapes.Parent | None:
+    return (job.parent_id and shapes.Parent(job_id=job.parent_id, update=job.parent_update)) or None
+
+
+def _worker(job: Job) -> shapes.WorkerRef | None:
+    if job.status not in HELD or job.lease_owner is None:
+        return None
+    return shapes.WorkerRef(id=job.lease_owner, heartbeat_at=job.heartbeat_at)
+
+
+def _urls(job_id: str) -> shapes.JobUrls:
+    own = f"/jobs/{job_id}"
+    parts = ("events", "logs", "metrics", "samples", "checkpoints", "artifacts", "report", "cancel")
+    urls = {part: f"{own}/{part}" for part in parts}
+    return shapes.JobUrls(self=own, stream=f"{own}/events/stream", **urls)

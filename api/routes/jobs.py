@@ -1,0 +1,264 @@
+"""Jobs: make them, look at them, steer them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from api.auth import Caller, Reader, Writer
+from api.conditional import IfNoneMatch, is_known
+from api.estimates import estimate
+from api.idempotent import AnyKeyed, Keyed, Reply, once
+from api.job_filter import METADATA_PARAMETER, AnyJobFilter
+from api.job_view import etag, view
+from api.openapi import refusals
+from api.problems import ProblemError
+from api.schemas.common import AnyPage, JobId, ListOf, list_of
+from api.schemas.jobs import SPEC_EXAMPLE, JobChange, JobObject, Validation
+from api.service import AnyService, Service
+from api.submit import AnyJob, resolved
+from shortft_core.spec import AlignSpec, JobSpec
+from store import jobs
+from store.broker import Queue
+from store.errors import QuotaExceededError
+from store.ids import new_id
+from store.jobs import NewJob
+from store.models import Job
+
+router = APIRouter(tags=["jobs"])
+_ACCEPTED: Final = 202
+_POLL_SECONDS: Final = "2"
+_HEADERS: Final = {
+    "Location": {"description": "Path of the job.", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "Seconds after which to look again.",
+        "schema": {"type": "integer"},
+    },
+    "Idempotent-Replayed": {
+        "description": "`true` where an earlier request had done it.",
+        "schema": {"type": "string"},
+    },
+}
+_CREATED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": JobObject, "description": "An earlier request had done it", "headers": _HEADERS},
+    202: {"model": JobObject, "description": "The job is queued", "headers": _HEADERS},
+    **refusals(409),
+}
+Specification = Annotated[JobSpec, Body(examples=[SPEC_EXAMPLE])]
+PriorityQuery = Annotated[
+    int, Query(ge=-100, le=100, description="Higher is claimed first; 0 is usual.")
+]
+
+
+@router.post("/jobs", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED)
+def create_job(
+    spec: Specification,
+    service: AnyService,
+    caller: Writer,
+    keyed: AnyKeyed,
+    priority: PriorityQuery = 0,
+) -> Response:
+    """Queues a job. All mistakes of the specification are reported at once."""
+    job_id = new_id("job")
+    complete = _resolved(service, caller, spec, keyed)
+
+    def work(session: Session) -> Job:
+        if isinstance(complete, ProblemError):
+            raise complete
+        new = NewJob(
+            spec=complete,
+            id=job_id,
+            project=caller.project,
+            api_key_id=caller.api_key_id,
+            priority=priority,
+        )
+        return jobs.create(session, new, most_open=caller.most_open_jobs)
+
+    return _made(service, caller, keyed, job_id, work)
+
+
+def _resolved(
+    service: Service, caller: Caller, spec: AnyJob, keyed: Keyed | None
+) -> AnyJob | ProblemError:
+    """A repeated request gets its first answer, even if it could not be accepted any more."""
+    try:
+        return resolved(service, caller, spec)
+    except ProblemError as refused:
+        if keyed is None:
+            raise
+        return refused
+
+
+@router.post("/jobs/validate")
+def validate_job(spec: Specification, service: AnyService, caller: Writer) -> Validation:
+    """Says what `POST /jobs` would say, and what the job would cost, without making one."""
+    complete = resolved(service, caller, spec)
+    cost = estimate(service, complete) if isinstance(complete, AlignSpec) else None
+    return Validation(spec=complete, estimate=cost)
+
+
+@router.get("/jobs", openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_jobs(
+    service: AnyService,
+    caller: Reader,
+    wanted: AnyJobFilter,
+    asked: AnyPage,
+    request: Request,
+    response: Response,
+) -> ListOf[JobObject]:
+    """The jobs of the project, page by page."""
+    with service.database.read() as session:
+        page = jobs.page(session, wanted.of(caller), asked)
+        return list_of(
+            page,
+            lambda job: view(session, job),
+            lambda job: job.id,
+            request,
+            response,
+            asked=asked,
+        )
+
+
+@router.get("/jobs/{job_id}", responses={304: {"description": "As the client has it"}})
+def retrieve_job(
+    job_id: JobId,
+    service: AnyService,
+    caller: Reader,
+    response: Response,
+    if_none_match: IfNoneMatch = None,
+) -> JobObject:
+    """One job. Poll with `If-None-Match`: an unchanged job costs almost nothing."""
+    with service.database.read() as session:
+        found = view(session, jobs.get(session, job_id, caller.project))
+    tag = etag(found)
+    if is_known(tag, if_none_match):
+        # A response without body is no JobObject; the framework passes responses through.
+        return Response(status_code=304, headers={"ETag": tag})  # type: ignore[return-value]
+    response.headers["ETag"] = tag
+    return found
+
+
+@router.patch("/jobs/{job_id}", responses=refusals(409))
+def update_job(job_id: JobId, change: JobChange, service: AnyService, caller: Writer) -> JobObject:
+    """Changes the labels, or the place in the queue."""
+
+    def work(session: Session) -> None:
+        if change.priority is not None:
+            jobs.reprioritize(session, job_id, change.priority)
+        if change.metadata is not None:
+            jobs.relabel(session, job_id, change.metadata)
+
+    return _changed(service, caller, job_id, work)
+
+
+@router.delete("/jobs/{job_id}", status_code=204, responses=refusals(409))
+def delete_job(job_id: JobId, service: AnyService, caller: Writer) -> None:
+    """Forgets a finished job, with its checkpoints, pictures and result."""
+
+    def work(session: Session) -> None:
+        jobs.get(session, job_id, caller.project)
+        jobs.remove(session, job_id)
+
+    service.database.transact(work)
+    # Objects of deleted rows are rubbish, which the chores collect.
+    service.doorbell.ring(Queue.DEFAULT)
+
+
+@router.post("/jobs/{job_id}/cancel", responses=refusals(409))
+def cancel_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+    """Ends a job: a waiting one now, a running one as soon as its worker has let go."""
+    return _changed(service, caller, job_id, lambda session: jobs.cancel(session, job_id))
+
+
+@router.post("/jobs/{job_id}/pause", responses=refusals(409))
+def pause_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+    """Stops a job until it is resumed; a running one writes a checkpoint first."""
+    return _changed(service, caller, job_id, lambda session: jobs.pause(session, job_id))
+
+
+@router.post("/jobs/{job_id}/resume", responses=refusals(409))
+def resume_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+    """Queues a paused job again; it goes on from its checkpoint."""
+    job = _changed(service, caller, job_id, lambda session: jobs.resume(session, job_id))
+    service.doorbell.ring(Queue.TRAIN)
+    return job
+
+
+@router.post(
+    "/jobs/{job_id}/retry", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED
+)
+def retry_job(job_id: JobId, service: AnyService, caller: Writer, keyed: AnyKeyed) -> Response:
+    """Makes a new job that goes on from the last checkpoint of a failed or cancelled one."""
+    new = new_id("job")
+    return _made(service, caller, keyed, new, _again(job_id, caller, new, jobs.retry))
+
+
+@router.post(
+    "/jobs/{job_id}/rerun", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED
+)
+def rerun_job(job_id: JobId, service: AnyService, caller: Writer, keyed: AnyKeyed) -> Response:
+    """Makes a new job that does what a finished one did, from the start."""
+    new = new_id("job")
+    return _made(service, caller, keyed, new, _again(job_id, caller, new, jobs.rerun))
+
+
+def _again(
+    job_id: str, caller: Caller, new: str, verb: Callable[[Session, str, str], Job]
+) -> Callable[[Session], Job]:
+    def work(session: Session) -> Job:
+        jobs.get(session, job_id, caller.project)
+        _check_quota(session, caller)
+        return verb(session, job_id, new)
+
+    return work
+
+
+def _check_quota(session: Session, caller: Caller) -> None:
+    if caller.api_key_id is None or caller.most_open_jobs is None:
+        return
+    used = jobs.count_open(session, caller.api_key_id)
+    if used >= caller.most_open_jobs:
+        raise QuotaExceededError(caller.most_open_jobs, used)
+
+
+def _made(
+    service: Service,
+    caller: Caller,
+    keyed: Keyed | None,
+    job_id: str,
+    work: Callable[[Session], Job],
+) -> Response:
+    """Makes a job once per key, and wakes a worker when it is committed."""
+    request = None if keyed is None else keyed.of(caller)
+
+    def transaction(session: Session) -> Reply:
+        def create() -> JobObject:
+            work(session)
+            return view(session, jobs.get(session, job_id, caller.project))
+
+        return once(session, request, job_id, _ACCEPTED, create)
+
+    reply = service.database.transact(transaction)
+    if not reply.replayed:
+        service.doorbell.ring(Queue.TRAIN)
+    return _accepted(reply)
+
+
+def _accepted(reply: Reply) -> Response:
+    where = {"Location": f"/jobs/{reply.resource_id}", "Retry-After": _POLL_SECONDS}
+    return JSONResponse(reply.body, status_code=reply.status, headers={**where, **reply.headers})
+
+
+def _changed(
+    service: Service, caller: Caller, job_id: str, work: Callable[[Session], object]
+) -> JobObject:
+    def transaction(session: Session) -> JobObject:
+        jobs.get(session, job_id, caller.project)
+        work(session)
+        return view(session, jobs.get(session, job_id, caller.project))
+
+    return service.database.transact(transaction)

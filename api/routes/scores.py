@@ -1,0 +1,68 @@
+"""Rewards on pictures, outside of any job: what a reward thinks of them, before tuning on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.bodies import either
+from api.generation_service import AnyOrder, Order
+from api.idempotent import Reply
+from api.openapi import refusals
+from api.problems import ProblemError
+from api.schemas.generations import GenerationAnswer, ScoreRequest
+from api.score_request import FIELDS, Asked, score_spec
+from shortft_core import catalog
+from shortft_core.errors import UnknownNameError
+from store.generations import NewGeneration
+from store.ids import new_id
+
+router = APIRouter(tags=["rewards"])
+_ANSWERS: Final[dict[int | str, dict[str, object]]] = {
+    200: {
+        "description": "Scored within the time that `Prefer: wait` gave, or a repetition of an "
+        "earlier request.",
+        "model": GenerationAnswer,
+    },
+    202: {"description": "Queued; `Location` says where it will be."},
+    **refusals(404, 409, 410),
+}
+
+
+@router.post(
+    "/rewards/{name}/score",
+    status_code=202,
+    response_model=GenerationAnswer,
+    responses=_ANSWERS,
+    openapi_extra=either(ScoreRequest, FIELDS, ["images"]),
+)
+async def score_images(
+    name: str, asked: Annotated[Asked, Depends(Asked.read)], order: AnyOrder
+) -> Response:
+    """Scores pictures, uploaded or generated before; each is scored under its prompt."""
+    if name not in catalog.REWARDS:
+        unknown = UnknownNameError("name", name, catalog.REWARDS)
+        raise ProblemError("not_found", str(unknown), "name", extra={"known": list(unknown.known)})
+    reply = await run_in_threadpool(_submit, name, asked, order)
+    return await order.respond(reply)
+
+
+def _submit(name: str, asked: Asked, order: Order) -> Reply:
+    generation_id = new_id("gen")
+    images = (
+        asked.store(order.service, generation_id)
+        if asked.uploads
+        else asked.find(order.service, order.caller.project)
+    )
+    spec = score_spec(name, asked.source, images)
+    new = NewGeneration(
+        id=generation_id,
+        kind="score",
+        request=spec.model_dump(mode="json"),
+        batch_key=spec.batch_key(),
+        project=order.caller.project,
+        api_key_id=order.caller.api_key_id,
+    )
+    return order.submit(new, asked.keyed)

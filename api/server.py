@@ -1,0 +1,32 @@
+"""The server process: uvicorn, which tells the open streams that it stops before it waits."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.settings import ApiSettings
+
+
+class Server(uvicorn.Server):
+    """Ends event streams at the first signal: otherwise they would last until the grace is over."""
+
+    def __init__(self, app: FastAPI, settings: ApiSettings, log_config: dict[str, object]) -> None:
+        self._app = app
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=log_config,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.grace_seconds,
+        )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the streams, then whatever uvicorn closes."""
+        self._app.state.service.streams.close()
+        await super().shutdown(sockets)

@@ -1,0 +1,83 @@
+"""What every request works with, opened once in each process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.rate_limits import RateLimits
+from api.settings import ApiSettings
+from api.sse import Streams
+from migrations import run as migrations
+from shortft_core.errors import UserError
+from store.doorbell import Doorbell, open_doorbell
+from store.engine import Database, open_database
+from store.objects import ObjectStore, open_objects
+from store.settings import StoreSettings
+from store.sweeper import Sweeper
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """Rows, objects, the way to wake workers, and the limits of callers."""
+
+    settings: ApiSettings
+    store_settings: StoreSettings
+    secret: bytes
+    """API keys are hashed with it."""
+    database: Database
+    objects: ObjectStore
+    doorbell: Doorbell
+    """Rung after a commit, never inside a transaction."""
+    rate_limits: RateLimits
+    streams: Streams
+
+
+@asynccontextmanager
+async def open_service(
+    settings: ApiSettings, store_settings: StoreSettings
+) -> AsyncIterator[Service]:
+    """The service of this process, with its sweeper running; raises UserError if it cannot be."""
+    async with AsyncExitStack() as stack:
+        database = open_database(store_settings.database_address())
+        stack.callback(database.close)
+        check_migrations(database)
+        doorbell = open_doorbell(store_settings, role="api")
+        stack.callback(doorbell.close)
+        sweeper = Sweeper(database, doorbell, store_settings)
+        sweeper.start()
+        stack.callback(sweeper.stop)
+        streams = Streams(database, settings.most_streams, settings.stream_seconds)
+        stack.callback(streams.close)
+        yield Service(
+            settings=settings,
+            store_settings=store_settings,
+            secret=store_settings.secret(),
+            database=database,
+            objects=open_objects(store_settings.storage_address()),
+            doorbell=doorbell,
+            rate_limits=RateLimits(settings.requests_per_minute),
+            streams=streams,
+        )
+
+
+def check_migrations(database: Database) -> None:
+    """Raises UserError unless the database has this version's tables."""
+    found, needed = migrations.current(database.engine), migrations.head()
+    if found != needed:
+        problem = f"its tables are of version {found or 'none'}, this program needs {needed}"
+        raise UserError("database", problem, "Run `shortft migrate`")
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+AnyService = Annotated[Service, Depends(service_of)]
+"""Parameter of a route: the service."""

@@ -1,0 +1,122 @@
+"""Which files of the catalog are on this machine, told without loading any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import shortft_core
+from shortft_core import catalog
+from shortft_core.catalog import Weights
+from shortft_core.errors import MissingWeightsError
+from shortft_core.settings import settings
+from shortft_core.spec import AlignSpec, Direct, DistilSpec, ShortFT, Source
+from shortft_core.spec import rewards as terms
+
+_BUNDLED: Final = Path(shortft_core.__file__).parent / "bundled"
+_DEFAULT_REVISION: Final = "main"
+
+
+def missing_files(
+    weights: Weights, hub_folder: Path, revision: str | None = None
+) -> tuple[str, ...]:
+    """Names of the files that would have to be downloaded; empty if all are here."""
+    if weights.bundled is not None:
+        return ()
+    wanted = weights.files or ("model_index.json or config.json",)
+    if weights.url is not None:
+        return tuple(name for name in wanted if not (settings().cache_dir / name).is_file())
+    folder = _snapshot(hub_folder, str(weights.hub_id), revision or weights.revision)
+    if folder is None:
+        return tuple(f"{weights.hub_id}/{name}" for name in wanted)
+    if not weights.files:
+        found = any((folder / name).exists() for name in ("model_index.json", "config.json"))
+        return () if found else tuple(f"{weights.hub_id}/{name}" for name in wanted)
+    return tuple(f"{weights.hub_id}/{name}" for name in wanted if not (folder / name).exists())
+
+
+def _snapshot(hub_folder: Path, hub_id: str, revision: str | None) -> Path | None:
+    """The folder of one revision in the hub client's cache: `models--owner--name/snapshots/…`."""
+    repository = hub_folder / f"models--{hub_id.replace('/', '--')}"
+    wanted = revision or _DEFAULT_REVISION
+    reference = repository / "refs" / wanted
+    commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else wanted
+    folder = repository / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def check_weights(spec: AlignSpec | DistilSpec, hub_folder: Path) -> Iterator[MissingWeightsError]:
+    """One error for each part of a resolved job whose files are absent while offline."""
+    if not settings().offline:
+        return
+    for field, weights, revision in _needed(spec):
+        absent = missing_files(weights, hub_folder, revision)
+        if absent:
+            yield MissingWeightsError(
+                field,
+                f"{', '.join(absent)} is not on this machine, and downloads are switched off",
+                "Run `shortft models fetch` where the hub can be reached, and copy the caches",
+            )
+
+
+_Needed = Iterator[tuple[str, Weights, str | None]]
+
+
+def _needed(spec: AlignSpec | DistilSpec) -> _Needed:
+    base = spec.base_model
+    if base.name is not None:
+        yield "base_model.name", catalog.BASE_MODELS[base.name].weights, None
+    yield from _hub(base, "base_model.id")
+    if isinstance(spec, DistilSpec):
+        for index, term in enumerate(spec.evaluation.rewards):
+            source = getattr(term, "source", None)
+            yield from _reward(term.name, source, f"evaluation.rewards.{index}.source")
+        return
+    yield from _shortcut(spec)
+    for index, term in enumerate(spec.rewards):
+        yield from _reward(term.name, getattr(term, "source", None), f"rewards.{index}.source")
+        if isinstance(term, terms.Aesthetic) and term.clip is not None:
+            yield from _hub(term.clip, f"rewards.{index}.clip.id")
+    for index, judge in enumerate(spec.evaluation.held_out or ()):
+        if judge in catalog.REWARDS:
+            yield from _judge(judge, base, f"evaluation.held_out.{index}")
+
+
+def _hub(source: Source, field: str) -> _Needed:
+    if source.id is not None:
+        yield field, Weights(hub_id=source.id, licence=""), source.revision
+
+
+def _shortcut(spec: AlignSpec) -> _Needed:
+    method = spec.method
+    if isinstance(method, ShortFT):
+        source, segments, field = method.shortcut, method.segments, "method.shortcut"
+    elif isinstance(method, Direct):
+        source, segments, field = method.few_step, method.segments, "method.few_step"
+    else:
+        return
+    if source is None:
+        return
+    if source.name is not None:
+        yield f"{field}.name", catalog.SHORTCUTS[source.name].files[segments], None
+    yield from _hub(source, f"{field}.id")
+
+
+def _judge(name: str, base: Source, field: str) -> _Needed:
+    known = catalog.source_names(name)
+    if known:
+        source = Source(name=base.name if base.name in known else known[0])
+        yield from _reward(name, source, field)
+
+
+def _reward(name: str, source: Source | None, field: str) -> _Needed:
+    entry = catalog.REWARDS[name]
+    for component in entry.preset:
+        yield from _reward(component, source, field)
+    if source is None:
+        return
+    for weights in entry.weights.get(source.name or "", {}).values():
+        yield field, weights, None
+    if not entry.preset:
+        yield from _hub(source, f"{field}.id")

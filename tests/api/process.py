@@ -1,0 +1,94 @@
+"""The service as a process of its own: real sockets, real signals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from pydantic import SecretStr
+
+from store.settings import StoreSettings
+from tests.servers.processes import ends_with_parent, free_port, wait_until
+
+PATIENCE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `python -m api`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def client(self) -> httpx2.Client:
+        """A client that waits as long as a slow machine needs."""
+        return httpx2.Client(base_url=self.url, timeout=PATIENCE_SECONDS)
+
+
+def environment(stack: StoreSettings, **more: str) -> dict[str, str]:
+    """What a process needs to find the rows of a test."""
+    given = {
+        "HOME": str(stack.data_dir),
+        "PATH": "/usr/bin:/bin",
+        "SHORTFT_DATA_DIR": str(stack.data_dir),
+        "SHORTFT_OFFLINE": "1",
+    }
+    secrets = {
+        "SHORTFT_SECRET_KEY": stack.secret_key,
+        "SHORTFT_DATABASE_URL": stack.database_url,
+        "SHORTFT_REDIS_URL": stack.redis_url,
+    }
+    shown = {name: _shown(secret) for name, secret in secrets.items() if secret is not None}
+    return {**given, **shown, **more}
+
+
+def run(stack: StoreSettings, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m api` with these arguments prints and returns."""
+    return subprocess.run(
+        [sys.executable, "-m", "api", *arguments],
+        env=environment(stack, **more),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(stack: StoreSettings, **more: str) -> Iterator[Server]:
+    """A server that answers, until the block ends."""
+    port = free_port()
+    log = stack.data_dir / f"api-{port}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*ends_with_parent("KILL"), sys.executable, "-m", "api"],
+            env=environment(stack, SHORTFT_PORT=str(port), **more),
+            stdout=file,
+            stderr=file,
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    try:
+        wait_until(lambda: _answers(server), PATIENCE_SECONDS)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(server: Server) -> bool:
+    assert server.process.poll() is None, server.log.read_text()
+    try:
+        return httpx2.get(f"{server.url}/problems/gone").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def _shown(secret: SecretStr) -> str:
+    return secret.get_secret_value()

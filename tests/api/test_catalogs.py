@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.model_files import is_complete, size_on_disk
+from shortft_core import catalog
+from shortft_core.catalog import Weights
+from shortft_core.settings import settings
+from store.api_keys import Scope
+from tests.api.conftest import Api, problem
+
+SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+HUB = "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
+
+
+def named(api: Api, path: str) -> dict[str, dict[str, Any]]:
+    answer = api.client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["has_more"] is False
+    return {item["name"]: item for item in answer.json()["data"]}
+
+
+@SQLITE
+def test_models(api: Api) -> None:
+    found = named(api, "/models")
+    assert set(found) == set(catalog.BASE_MODELS)
+    shapes = found["shapes"]
+    assert (shapes["on_disk"], shapes["guidance_scale"]) == (True, 3.0)
+    assert 10_000_000 < shapes["size_bytes"] < 100_000_000
+    shortcuts = {item["name"]: item for item in shapes["shortcuts"]}
+    assert shortcuts["shapes-shortcut"]["on_disk"] == [2, 4]
+    assert shapes["default_shortcut"] == "shapes-shortcut"
+    assert (found["sd15"]["on_disk"], found["sd15"]["size_bytes"]) == (False, None)
+    assert found["sd15"]["hub_id"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+@SQLITE
+def test_rewards(api: Api) -> None:
+    found = named(api, "/rewards")
+    assert set(found) == set(catalog.REWARDS)
+    assert found["jpeg_size"]["differentiable"] is False
+    sources = {item["name"]: item["on_disk"] for item in found["hps_v2"]["sources"]}
+    assert sources == {"official": False, "shapes": True}
+    assert found["combined"]["adds_up"] == {"pickscore": 10.0, "hps_v2": 2.0, "aesthetic": 0.05}
+    quality = found["compressibility"]["parameters"]["properties"]["quality"]
+    assert (quality["default"], quality["maximum"]) == (95, 100)
+
+
+@SQLITE
+def test_methods(api: Api) -> None:
+    found = named(api, "/methods")
+    assert set(found) == set(catalog.METHODS)
+    shortft = found["shortft"]
+    assert shortft["defaults"]["segments"] == 4
+    assert shortft["units"]["seconds"] == "seconds"
+    for method in found.values():
+        assert set(method["defaults"]) <= set(method["parameters"]["properties"])
+        assert set(method["units"]) <= set(method["parameters"]["properties"])
+        assert method["parameters"]["properties"]["rank"]["description"].startswith("LoRA rank")
+
+
+@SQLITE
+def test_the_catalog_asks_for_a_key_that_reads(api: Api) -> None:
+    key = api.key(Scope.GENERATE)
+    for path in ("/models", "/rewards", "/methods"):
+        problem(api.client.get(path), 401, "unauthenticated")
+        problem(api.client.get(path, headers=key), 403, "forbidden")
+
+
+def test_files_of_the_hub_and_of_addresses_are_looked_up_where_downloads_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    weights = catalog.BASE_MODELS["sd15"].weights
+    assert size_on_disk(weights) is None
+    snapshot = tmp_path / HUB / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / HUB / "refs").mkdir()
+    (tmp_path / HUB / "refs" / "main").write_text("0" * 40)
+    assert size_on_disk(weights) is None
+    (snapshot / "model_index.json").write_text("{}")
+    assert size_on_disk(weights) == 2
+    one_file = Weights(hub_id=weights.hub_id, files=("a.safetensors",), licence="")
+    assert not is_complete(one_file)
+    (snapshot / "a.safetensors").write_bytes(b"abc")
+    assert size_on_disk(one_file) == 3
+
+
+def test_a_bundled_file_that_is_missing() -> None:
+    assert not is_complete(
+        Weights(bundled="shapes-shortcut", files=("k3.safetensors",), licence="")
+    )
+    assert not is_complete(Weights(bundled="absent", licence=""))
+    assert not is_complete(Weights(url="https://a/b", files=("absent.pth",), licence=""))
+    assert settings().offline

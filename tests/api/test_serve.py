@@ -1,0 +1,174 @@
+"""The embedded service as real processes: killed in parts and as a whole, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.embedded import child
+from api.embedded.child import Child, Program
+from api.embedded.house import NotStartedError, free_port, open_house, secret_file
+from shortft_client import Client
+from shortft_core.errors import UserError
+from shortft_core.events import RunStarted, StepMetrics
+from store.settings import StoreSettings
+from tests.api.embedded_service import (
+    COMMAND,
+    EmbeddedService,
+    contract_job,
+    embedded,
+    processes_of,
+)
+from tests.servers.processes import wait_until
+
+pytestmark = pytest.mark.timeout(400)
+"""Four Python processes start several times over."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedService]:
+    """One service for the tests that leave it alive."""
+    with embedded(tmp_path_factory.mktemp("embedded"), "--port", "0") as running:
+        assert running.address
+        yield running
+        assert running.end(signal.SIGTERM) == 0
+        assert running.said.count(": stopped (") == 4
+        assert processes_of(running.folder) == {}
+
+
+def test_it_is_ready_with_all_workers_and_its_own_secret(service: EmbeddedService) -> None:
+    with Client(service.address) as client:
+        assert client.ready()["status"] == "ok"
+        assert sorted(worker.kind for worker in client.workers()) == [
+            "default",
+            "generate",
+            "train",
+        ]
+    secret = service.folder / "secret_key"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert len(secret.read_text().strip()) == 64
+    assert service.said.index("worker train: ready") < service.said.index("\nready: ")
+    assert {path.name for path in (service.folder / "logs").iterdir()} == {
+        "api.log",
+        "worker-default.log",
+        "worker-generate.log",
+        "worker-train.log",
+    }
+
+
+def test_a_second_one_is_refused(service: EmbeddedService, tmp_path: Path) -> None:
+    port = service.address.rpartition(":")[2]
+    for options, cause in (
+        (("--data-dir", str(service.folder)), f"a service runs in {service.folder} already"),
+        (("--data-dir", str(tmp_path), "--port", port), f"127.0.0.1:{port} cannot be listened on"),
+    ):
+        second = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
+        assert second.returncode == 2
+        assert cause in " ".join(second.stderr.split())
+
+
+def test_a_watcher_misses_nothing_when_http_is_killed(service: EmbeddedService) -> None:
+    with Client(service.address) as client:
+        job = client.jobs.create(contract_job(60, step_seconds="0.1"))
+        seen = []
+        for line in client.jobs.stream(job.id):
+            seen.append(line)
+            if len(seen) == 10:
+                os.kill(service.pids("api")[0], signal.SIGKILL)
+        stored = client.jobs.events(job.id)
+    assert [line.seq for line in seen] == list(range(1, len(seen) + 1))
+    assert [line.id for line in seen] == [line.id for line in stored]
+    assert seen[-1].type == "job.succeeded"
+    assert "api: ended (SIGKILL), starts again in 1 s" in service.said
+    assert len(service.pids("api")) == 2
+    assert service.said.count("\napi: ready") == 2
+
+
+def test_a_worker_that_dies_is_started_again(service: EmbeddedService) -> None:
+    (first,) = service.pids("worker default")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: service.said.count("worker default: ready") == 2)
+    first_again, second = service.pids("worker default")
+    assert first_again == first
+    with Client(service.address) as client:
+        kinds = {worker.id: worker for worker in client.workers() if worker.kind == "default"}
+    assert second in {(worker.model_extra or {})["pid"] for worker in kinds.values()}
+
+
+def test_no_orphan_outlives_a_killed_parent_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    with embedded(tmp_path, "--port", "0") as first, Client(first.address) as client:
+        job = client.jobs.create(contract_job(50, step_seconds="0.1", checkpoint_every="5"))
+        for line in client.jobs.stream(job.id):
+            if isinstance(line.event, StepMetrics) and line.event.update >= 7:
+                break
+        assert len(processes_of(tmp_path)) >= 6
+        first.end(signal.SIGKILL)
+        wait_until(lambda: not processes_of(tmp_path))
+    secret = (tmp_path / "secret_key").read_text()
+    with embedded(tmp_path, "--port", "0") as second, Client(second.address) as client:
+        lines = list(client.jobs.stream(job.id))
+        done = client.jobs.retrieve(job.id)
+        assert second.end(signal.SIGINT) == 0
+    assert (done.status, done.progress.updates_completed) == ("succeeded", 50)
+    events = [line.event for line in lines]
+    starts = [event.first_update for event in events if isinstance(event, RunStarted)]
+    assert starts[0] == 1
+    assert starts[-1] > 7
+    updates = [event.update for event in events if isinstance(event, StepMetrics)]
+    assert updates == sorted(updates)
+    assert set(updates) == set(range(1, 51))
+    assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
+    assert (tmp_path / "secret_key").read_text() == secret
+
+
+def test_a_program_that_cannot_live_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_FIRST_WAIT_SECONDS", 0.01)
+    said: list[str] = []
+    program = Program(
+        name="poem", module="shortft_core.errors", arguments=(), is_ready=lambda _: False
+    )
+    poem = Child(program, {"PYTHONPATH": str(Path.cwd())}, tmp_path / "poem.log", said.append)
+
+    def hopeless() -> bool:
+        poem.look()
+        return poem.is_hopeless
+
+    wait_until(hopeless)
+    assert [line.partition(" (")[0] for line in said] == ["poem: starting", "poem: ended"] * 3
+    assert said[1].endswith("ended (code 0), starts again in 0.01 s")
+    assert said[5].endswith("starts again in 0.04 s")
+
+
+def test_the_house_ends_with_the_last_words_of_what_cannot_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setenv("SHORTFT_REDIS_URL_FILE", str(tmp_path / "absent"))
+    with (
+        open_house(StoreSettings(data_dir=tmp_path), "127.0.0.1", 0) as house,
+        pytest.raises(NotStartedError, match="REDIS_URL_FILE"),
+    ):
+        house.live(lambda: False, lambda _: None)
+    assert processes_of(tmp_path) == {}
+
+
+def test_the_secret_is_made_once(tmp_path: Path) -> None:
+    made = secret_file(tmp_path).read_text()
+    assert secret_file(tmp_path).read_text() == made
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port: 127\.0\.0\.1:{port} cannot be"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", 0) > 0

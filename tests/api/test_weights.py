@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from api.weights import missing_files
+from shortft_core import settings as core
+from shortft_core.catalog import BASE_MODELS, Weights
+from tests.api.conftest import SPEC, Api, Opened, problem
+
+COMMIT: Final = "a" * 40
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Downloads are switched off, and the caches are empty folders."""
+    monkeypatch.setenv("SHORTFT_OFFLINE", "1")
+    monkeypatch.setenv("SHORTFT_CACHE_DIR", str(tmp_path / "cache"))
+    core.settings.cache_clear()
+    yield tmp_path
+    core.settings.cache_clear()
+
+
+def snapshot(hub: Path, hub_id: str, *names: str, revision: str = "main") -> None:
+    """A repository as the hub client keeps it."""
+    repository = hub / f"models--{hub_id.replace('/', '--')}"
+    folder = repository / "snapshots" / COMMIT
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    reference = repository / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(COMMIT)
+
+
+def test_files_are_looked_for_where_loaders_look(offline: Path) -> None:
+    assert missing_files(BASE_MODELS["shapes"].weights, offline) == ()
+    one = Weights(hub_id="a/b", files=("x.safetensors",), licence="")
+    assert missing_files(one, offline) == ("a/b/x.safetensors",)
+    snapshot(offline, "a/b", "y.safetensors")
+    assert missing_files(one, offline) == ("a/b/x.safetensors",)
+    snapshot(offline, "a/b", "x.safetensors")
+    assert missing_files(one, offline) == ()
+    assert missing_files(one, offline, COMMIT) == ()
+    assert missing_files(one, offline, "b" * 40) == ("a/b/x.safetensors",)
+    whole = Weights(hub_id="a/b", licence="")
+    assert missing_files(whole, offline) == ("a/b/model_index.json or config.json",)
+    snapshot(offline, "a/b", "model_index.json")
+    assert missing_files(whole, offline) == ()
+    fetched = Weights(url="https://x/z.pth", files=("z.pth",), licence="")
+    assert missing_files(fetched, offline) == ("z.pth",)
+    (offline / "cache").mkdir()
+    (offline / "cache" / "z.pth").touch()
+    assert missing_files(fetched, offline) == ()
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_a_machine_without_network_names_the_missing_files(offline: Path, open_api: Opened) -> None:
+    api = open_api(hub_cache=offline)
+    assert api.client.post("/jobs", json=SPEC).status_code == 202
+    spec = SPEC | {
+        "base_model": {"name": "sd15"},
+        "rewards": [{"name": "aesthetic"}],
+        "evaluation": {"held_out": ["hps_v2"]},
+    }
+    for path in ("/jobs", "/jobs/validate"):
+        body = problem(api.client.post(path, json=spec), 422, "model_not_available_offline")
+        found = {mistake["pointer"]: mistake for mistake in body["errors"]}
+        assert set(found) == {
+            "/base_model/name", "/rewards/0/source", "/evaluation/held_out/0",
+        }  # fmt: skip
+        assert {mistake["code"] for mistake in found.values()} == {"model_not_available_offline"}
+        assert "sac+logos+ava1-l14-linearMSE.pth" in found["/rewards/0/source"]["message"]
+    alone = SPEC | {"base_model": {"id": "someone/model"}}
+    body = problem(api.client.post("/jobs", json=alone), 422, "model_not_available_offline")
+    assert body["param"] == "base_model.id"
+    assert "someone/model/model_index.json" in body["detail"]
+
+
+PATHS: Final[list[tuple[str, bool]]] = [
+    ("model", True), ("folder/model", True), ("./model", True), ("absent", False), ("", False),
+    ("../outside", False), ("folder/../../outside", False), ("/etc/passwd", False),
+    ("link", False), ("a\0b", False), ("x" * 5000, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_paths_stay_below_the_folder_of_models(tmp_path: Path, open_api: Opened) -> None:
+    folder = tmp_path / "models"
+    (folder / "folder").mkdir(parents=True)
+    for name in ("models/model", "models/folder/model", "outside"):
+        (tmp_path / name).touch()
+    (folder / "link").symlink_to(tmp_path / "outside")
+    api: Api = open_api(model_dir=folder)
+    for path, is_accepted in PATHS:
+        spec: dict[str, Any] = SPEC | {
+            "base_model": {"path": path},
+            "evaluation": {"held_out": []},
+        }
+        answer = api.client.post("/jobs/validate", json=spec)
+        assert answer.status_code == (200 if is_accepted else 422), (path[:40], answer.text)
+        if is_accepted:
+            whole = Path(answer.json()["spec"]["base_model"]["path"])
+            assert whole.samefile(folder / path)
+        else:
+            assert answer.json()["param"] == "base_model.path"
