@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -11,13 +11,11 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy import select
 
 from api.problems import ProblemError
 from api.service import AnyService, Service
 from store import api_keys
 from store.api_keys import Scope
-from store.engine import Database
 from store.jobs import DEFAULT_PROJECT
 from store.models import ApiKey
 
@@ -91,13 +89,13 @@ def _note_use(service: Service, key: ApiKey) -> None:
         service.database.transact(lambda session: api_keys.note_use(session, key.id))
 
 
-def requires(scope: Scope) -> Callable[..., Caller]:
+def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, who has this scope and requests left.
 
     It raises ProblemError 401, 403 or 429.
     """
 
-    def checked(
+    async def checked(
         caller: Annotated[Caller, Depends(authenticated)], service: AnyService, request: Request
     ) -> Caller:
         if not caller.may(scope):
@@ -122,7 +120,7 @@ Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 
 def _without_key(request: Request, service: Service) -> Caller:
     """This machine is served until the first key is made; pages of other origins never are."""
-    if keys_exist(service.database):
+    if service.key_watch.keys_exist():
         raise ProblemError("unauthenticated", "the request has no API key", headers=_CHALLENGE)
     if request.client is None or not is_loopback(request.client.host):
         detail = f"without API keys only this machine is served: {_MAKE_ONE}"
@@ -133,12 +131,6 @@ def _without_key(request: Request, service: Service) -> Caller:
             detail = f"without API keys the service answers to localhost alone: {_MAKE_ONE}"
             raise ProblemError("untrusted_host", detail)
     return Caller(DEFAULT_PROJECT, None, _EVERYTHING, None)
-
-
-def keys_exist(database: Database) -> bool:
-    """Whether anybody has made a key, valid or not: from then on one is asked for."""
-    with database.read() as session:
-        return session.scalar(select(ApiKey.id).limit(1)) is not None
 
 
 def is_loopback(host: str) -> bool:

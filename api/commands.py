@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from api.app import create_app
-from api.auth import is_loopback, keys_exist
+from api.auth import is_loopback
+from api.key_watch import keys_exist
 from api.logs import configuration
 from api.openapi import as_text
 from api.server import Server

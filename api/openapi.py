@@ -14,7 +14,7 @@ from api.problems import PROBLEMS
 from api.schemas.problems import MEDIA_TYPE, Problem
 
 _REFERENCE: Final = "#/components/schemas/Problem"
-COMMON: Final = (400, 401, 403, 413, 415, 422, 429, 500, 503)
+COMMON: Final = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
 """Statuses with which any operation may refuse."""
 DESCRIPTION: Final = """\
 Tunes text-to-image models towards rewards, and generates with what it has tuned.

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.key_watch import KeyWatch
 from api.rate_limits import RateLimits
 from api.settings import ApiSettings
 from api.sse import Streams
@@ -33,6 +34,7 @@ class Service:
     objects: ObjectStore
     doorbell: Doorbell
     """Rung after a commit, never inside a transaction."""
+    key_watch: KeyWatch
     rate_limits: RateLimits
     streams: Streams
 
@@ -60,6 +62,7 @@ async def open_service(
             database=database,
             objects=open_objects(store_settings.storage_address()),
             doorbell=doorbell,
+            key_watch=KeyWatch(database),
             rate_limits=RateLimits(settings.requests_per_minute),
             streams=streams,
         )
@@ -73,7 +76,7 @@ def check_migrations(database: Database) -> None:
         raise UserError("database", problem, "Run `shortft migrate`")
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service that a request came to."""
     service: Service = request.app.state.service
     return service

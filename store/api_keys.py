@@ -120,6 +120,11 @@ def revoke(session: Session, key_id: str, project: str) -> ApiKey:
     return found
 
 
+def any_exist(session: Session) -> bool:
+    """Whether a key was ever made, valid or not."""
+    return session.scalar(select(ApiKey.id).limit(1)) is not None
+
+
 def keys(session: Session, project: str) -> tuple[ApiKey, ...]:
     """All keys of a project, the newest first."""
     statement = select(ApiKey).where(ApiKey.project == project).order_by(ApiKey.id.desc())

@@ -49,6 +49,16 @@ class NewJob:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Repeat:
+    """Who asks for a job once more; everything else is the first one's."""
+
+    id: str = field(default_factory=lambda: new_id("job"))
+    api_key_id: str | None = None
+    most_open: int | None = None
+    """Unfinished jobs that the key may have."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobFilter:
     """Which jobs of a project; None and empty for all."""
 
@@ -73,8 +83,7 @@ def create(session: Session, new: NewJob, *, most_open: int | None = None) -> Jo
     Raises UserError for what no row can hold, and QuotaExceededError if its API key has `most_open`
     unfinished jobs already.
     """
-    if new.api_key_id is not None and most_open is not None:
-        _check_quota(session, new.api_key_id, most_open)
+    _check_quota(session, new.api_key_id, most_open)
     return _insert(session, new)
 
 
@@ -171,21 +180,22 @@ def resume(session: Session, job_id: str) -> Job:
     return change(session, job, Trigger.RESUME, Entry("job.resumed"), **again)
 
 
-def retry(session: Session, job_id: str, new_job_id: str | None = None) -> Job:
+def retry(session: Session, job_id: str, asked: Repeat | None = None) -> Job:
     """A new job that goes on from the last checkpoint of one that failed or was cancelled.
 
-    Raises InvalidStateError.
+    Raises InvalidStateError and QuotaExceededError.
     """
     parent = _require(session, job_id, Verb.RETRY)
     newest = session.scalar(
         select(func.max(Checkpoint.update)).where(Checkpoint.job_id == parent.id)
     )
-    return _again(session, parent, new_job_id, parent_update=newest)
+    return _again(session, parent, asked or Repeat(), parent_update=newest)
 
 
-def rerun(session: Session, job_id: str, new_job_id: str | None = None) -> Job:
-    """A new job that does what a finished one did, from the start; raises InvalidStateError."""
-    return _again(session, _require(session, job_id, Verb.RERUN), new_job_id, parent_update=None)
+def rerun(session: Session, job_id: str, asked: Repeat | None = None) -> Job:
+    """A new job that does what a finished one did, from the start; errors as in `retry`."""
+    parent = _require(session, job_id, Verb.RERUN)
+    return _again(session, parent, asked or Repeat(), parent_update=None)
 
 
 def reprioritize(session: Session, job_id: str, priority: int) -> Job:
@@ -233,19 +243,20 @@ def _require(session: Session, job_id: str, verb: Verb) -> Job:
     return job
 
 
-def _again(
-    session: Session, parent: Job, new_job_id: str | None, *, parent_update: int | None
-) -> Job:
+def _again(session: Session, parent: Job, asked: Repeat, *, parent_update: int | None) -> Job:
+    _check_quota(session, asked.api_key_id, asked.most_open)
     copied = (
-        "project", "api_key_id", "kind", "name", "labels", "spec", "spec_sha256", "base_model",
-        "method", "resource_class", "priority",
+        "project", "kind", "name", "labels", "spec", "spec_sha256", "base_model", "method",
+        "resource_class", "priority",
     )  # fmt: skip
     values = {name: getattr(parent, name) for name in copied}
     values |= {"parent_id": parent.id, "parent_update": parent_update}
-    return _insert_row(session, new_job_id or new_id("job"), values)
+    return _insert_row(session, asked.id, {**values, "api_key_id": asked.api_key_id})
 
 
-def _check_quota(session: Session, api_key_id: str, most_open: int) -> None:
+def _check_quota(session: Session, api_key_id: str | None, most_open: int | None) -> None:
+    if api_key_id is None or most_open is None:
+        return
     # The key's row is locked, or two requests at once would both see the last free place.
     session.execute(select(ApiKey.id).where(ApiKey.id == api_key_id).with_for_update())
     used = count_open(session, api_key_id)

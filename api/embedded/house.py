@@ -17,7 +17,7 @@ import httpx2
 
 from api.embedded.child import Child, Program
 from api.embedded.lifeline import GRACE_SECONDS
-from api.embedded.settings import environment, overridden
+from api.embedded.settings import environment
 from migrations.run import upgrade
 from shortft_core.errors import ShortFTError, UserError
 from store import workers
@@ -106,14 +106,14 @@ class House:
 
     def _environment(self) -> dict[str, str]:
         folder = self._store.data_dir.absolute()
-        mine = {
+        fixed = {
             "SHORTFT_DATA_DIR": str(folder),
             "SHORTFT_HOST": self._host,
             "SHORTFT_PORT": str(self._port),
         }
         if self._store.secret_key is None and self._store.secret_key_file is None:
-            mine["SHORTFT_SECRET_KEY_FILE"] = str(secret_file(folder))
-        return environment({"SHORTFT_WORK_DIR": str(folder / "work")}) | overridden(mine)
+            fixed["SHORTFT_SECRET_KEY_FILE"] = str(secret_file(folder))
+        return environment(fixed, defaults={"SHORTFT_WORK_DIR": str(folder / "work")})
 
     def _api_answers(self, _pid: int) -> bool:
         with suppress(httpx2.TransportError):

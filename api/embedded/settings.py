@@ -6,11 +6,6 @@ import os
 from collections.abc import Mapping
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with additions; variables that are set keep their values."""
-    return {**extra, **os.environ}
-
-
-def overridden(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with replacements."""
-    return {**os.environ, **extra}
+def environment(fixed: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment: `fixed` is replaced in it, `defaults` only where it is silent."""
+    return {**defaults, **os.environ, **fixed}

@@ -24,9 +24,8 @@ from api.submit import AnyJob, resolved
 from shortft_core.spec import AlignSpec, JobSpec
 from store import jobs
 from store.broker import Queue
-from store.errors import QuotaExceededError
 from store.ids import new_id
-from store.jobs import NewJob
+from store.jobs import NewJob, Repeat
 from store.models import Job
 
 router = APIRouter(tags=["jobs"])
@@ -207,22 +206,15 @@ def rerun_job(job_id: JobId, service: AnyService, caller: Writer, keyed: AnyKeye
 
 
 def _again(
-    job_id: str, caller: Caller, new: str, verb: Callable[[Session, str, str], Job]
+    job_id: str, caller: Caller, new: str, verb: Callable[[Session, str, Repeat], Job]
 ) -> Callable[[Session], Job]:
+    asked = Repeat(id=new, api_key_id=caller.api_key_id, most_open=caller.most_open_jobs)
+
     def work(session: Session) -> Job:
         jobs.get(session, job_id, caller.project)
-        _check_quota(session, caller)
-        return verb(session, job_id, new)
+        return verb(session, job_id, asked)
 
     return work
-
-
-def _check_quota(session: Session, caller: Caller) -> None:
-    if caller.api_key_id is None or caller.most_open_jobs is None:
-        return
-    used = jobs.count_open(session, caller.api_key_id)
-    if used >= caller.most_open_jobs:
-        raise QuotaExceededError(caller.most_open_jobs, used)
 
 
 def _made(

@@ -23,7 +23,7 @@ class DistilEvaluation(Spec):
 
     prompts: PromptSource | None = None
     """Held-out prompts; by default the evaluation split of the job's prompts."""
-    count: int = Field(default=64, ge=2)
+    count: int = Field(default=64, ge=2, le=100_000)
     """Held-out trajectories."""
     rewards: tuple[AnyReward, ...] = (
         Symmetry(),
@@ -49,22 +49,22 @@ class DistilSpec(Spec):
     """Whether the jumps cover the whole chain from noise to image, one per segment."""
     guidance_scale: float | None = Field(default=None, ge=1.0)
     """Guidance that the jumps absorb; by default the base model's own."""
-    rank: int = Field(default=64, ge=1)
+    rank: int = Field(default=64, ge=1, le=1_024)
     """LoRA rank; alpha equals it, so the scale is always 1."""
-    trajectories: int = Field(default=20_000, ge=1)
+    trajectories: int = Field(default=20_000, ge=1, le=10_000_000)
     """Chains of the base model to learn from."""
     trajectory_stride: int = Field(default=1, ge=1)
     """Steps of the chain that are recorded as one, between the ends of jumps: 3 records almost
     three times as many trajectories in the same time, each a little off the chain."""
-    updates: int = Field(default=5_000, ge=1)
+    updates: int = Field(default=5_000, ge=1, le=1_000_000)
     """Optimizer updates; each sees every jump."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=4_096)
     """Trajectories per jump in one update, and chains in memory at once while they are recorded."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak of AdamW; 1e-4 suits rank 64 on SD 1.5, 2e-3 rank 8 on `shapes`."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)
     """Decay of the running average of the LoRA that is measured and saved."""
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1, le=1_000_000)
     """Updates between checkpoints."""
     prompts: PromptSource
     """What the trajectories show."""

@@ -19,14 +19,14 @@ class Evaluation(Spec):
 
     prompts: PromptSource | None = None
     """Held-out prompts; by default the evaluation split of the job's prompts."""
-    every_updates: int = Field(default=30, ge=1)
+    every_updates: int = Field(default=30, ge=1, le=1_000_000)
     """Updates between evaluations; the base model and the finished one are always evaluated."""
     held_out: tuple[str, ...] | None = None
     """Judges that are not optimised: rewards of the catalog, or `oracle` for `shapes` captions.
     By default a CLIP that is not among the rewards; an empty list for none."""
-    count: int = Field(default=16, ge=1)
+    count: int = Field(default=16, ge=1, le=100_000)
     """Prompts taken from the front of the held-out prompts."""
-    seeds: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, le=1_000)
     """Images per prompt."""
 
 

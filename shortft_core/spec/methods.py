@@ -17,17 +17,17 @@ class Method(Spec):
     """Length of the DDIM chain; an adapter serves only the grid it was trained on."""
     guidance_scale: float | None = Field(default=None, ge=1.0)
     """Classifier-free guidance; by default the base model's own."""
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=1_024)
     """LoRA rank; alpha equals it, so the scale is always 1."""
     init_adapter: Source | None = None
     """A LoRA file that is merged into the base model first: tuning starts on top of it."""
-    updates: int | None = Field(default=None, ge=1)
+    updates: int | None = Field(default=None, ge=1, le=1_000_000)
     """Optimizer updates; give this or `seconds`."""
     seconds: float | None = Field(default=None, gt=0)
     """Training time; three calibration updates turn it into `updates` once."""
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=4, ge=1, le=4_096)
     """Images in memory at once, on each device."""
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1, le=4_096)
     """Batches per update."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the frozen weights: bf16 on CUDA and fp32 elsewhere by default. Branches,
@@ -41,13 +41,13 @@ class Method(Spec):
     away."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak of AdamW; 1e-3 suits rank 16 on `shapes`, 1e-4 rank 128 on SD 1.5."""
-    warmup_updates: int = Field(default=0, ge=0)
+    warmup_updates: int = Field(default=0, ge=0, le=1_000_000)
     """Linear warm-up of the learning rate."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """AdamW's decoupled decay of the branch weights."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm at which each branch is clipped."""
-    checkpoint_every: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=50, ge=1, le=1_000_000)
     """Updates between checkpoints."""
     preset: Literal["paper", "safe"] = "paper"
     """What the four leashes below are unless they are given: `paper` has none of them; `safe` has
@@ -87,7 +87,7 @@ class ShortFT(Method):
     alone is cheaper than sampling one image, and halving shares for other numbers."""
     stage_switch: Literal["shares", "plateau"] = "shares"
     """Change the stage by shares, or earlier when the reward has stopped rising."""
-    first_segment_grad_steps: int = Field(default=1, ge=1)
+    first_segment_grad_steps: int = Field(default=1, ge=1, le=999)
     """Steps at the end of segment 1 that carry gradient in stage 1: 1 gives the paper's 7 attached
     evaluations, 2 its 8, all of the segment's the gradient its figure draws."""
     scope: Literal["last_step", "segment"] = "last_step"
@@ -144,7 +144,7 @@ class DraftK(Method):
     """DRaFT-K (Clark et al., ICLR 2024): reward gradient through the last K denoising steps."""
 
     type: Literal["draft_k"] = "draft_k"
-    gradient_steps: int = Field(default=1, ge=1)
+    gradient_steps: int = Field(default=1, ge=1, le=999)
     """K of the paper: attached steps at the end of the chain; K = steps is full DRaFT."""
 
     @model_validator(mode="after")
@@ -211,7 +211,7 @@ class DRTune(Method):
     """DRTune (Wu et al., ECCV 2024): K equally spaced steps, denoiser inputs held constant."""
 
     type: Literal["drtune"] = "drtune"
-    trained_steps: int = Field(default=5, ge=1)
+    trained_steps: int = Field(default=5, ge=1, le=999)
     """K of the paper: steps whose noise prediction is attached, from a random start."""
     early_stop: int = Field(default=0, ge=0)
     """m of the paper: the chain ends in one jump to x0 at a step drawn from the last m; 0 for the

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from api.embedded.settings import overridden
+from api.embedded.settings import environment
 from tests.servers.processes import wait_until
 
 COMMAND: Final = (sys.executable, "-m", "shortft_core.cli", "serve")
@@ -43,7 +43,9 @@ class EmbeddedService:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=overridden({**_TIMES, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}),
+            env=environment(
+                _TIMES, defaults={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            ),
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

@@ -39,8 +39,6 @@ ELSEWHERE: Final = {
     "/jobs/{job_id}/metrics": "schemathesis turns `prefixItems` into `items`, and refuses that",
 }
 """Path -> why it is not asked here."""
-WITHOUT_404: Final = ("/jobs/", "/api-keys/", "/problems/")
-"""Paths whose operations do not list that they answer so."""
 
 
 def furnished(api: Api) -> dict[str, str]:
@@ -102,8 +100,7 @@ def faults(api: Api, operation: Any, known: dict[str, str], key: dict[str, str])
             case.validate_response(answer, checks=CHECKS)
         except BaseExceptionGroup as group:
             told = [f"{type(fault).__name__}: {fault}" for fault in group.exceptions]
-            listed = answer.status_code != 404 or not operation.path.startswith(WITHOUT_404)
-            found.update(fault for fault in told if listed or "UndefinedStatusCode" not in fault)
+            found.update(told)
 
     ask()
     assert answered > 0
