@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,16 +79,21 @@ class Checkpoints:
         parameters: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
         averages: Sequence[Tensor] = (),
+        *,
+        write_beside: Callable[[int], None] = lambda _: None,
     ) -> CheckpointSaved:
-        """Writes weights, optimizer state and moving averages, then the manifest."""
+        """Writes weights, optimizer state and moving averages, then the manifest.
+
+        `write_beside` may add files to the `checkpoint_folder` of the update before the manifest.
+        """
         state = save(_tensors(parameters, optimizer, averages))
         key = _state_key(manifest.update)
         digest = self.store.write(key, state)
+        write_beside(manifest.update)
         sealed = manifest.model_copy(update={"state_sha256": digest})
         self.store.write(_manifest_key(manifest.update), sealed.model_dump_json().encode())
         for update in self._updates()[: -self.keep]:
-            self.store.delete(_manifest_key(update))
-            self.store.delete(_state_key(update))
+            self._delete(update)
         return CheckpointSaved(
             update=manifest.update, key=key, sha256=digest, size_bytes=len(state)
         )
@@ -122,6 +127,12 @@ class Checkpoints:
             return manifest
         return None
 
+    def _delete(self, update: int) -> None:
+        """The manifest first: what it vouches for is whole, or it is gone."""
+        self.store.delete(_manifest_key(update))
+        for key in self.store.list(f"{checkpoint_folder(update)}/"):
+            self.store.delete(key)
+
     def _updates(self) -> list[int]:
         """Updates that have a state and a manifest, oldest first."""
         keys = set(self.store.list("checkpoints/"))
@@ -136,12 +147,17 @@ class Checkpoints:
             return None
 
 
+def checkpoint_folder(update: int) -> str:
+    """Key of the folder that holds everything of one checkpoint."""
+    return f"checkpoints/{update:06d}"
+
+
 def _state_key(update: int) -> str:
-    return f"checkpoints/{update:06d}/state.safetensors"
+    return f"{checkpoint_folder(update)}/state.safetensors"
 
 
 def _manifest_key(update: int) -> str:
-    return f"checkpoints/{update:06d}/manifest.json"
+    return f"{checkpoint_folder(update)}/manifest.json"
 
 
 def _tensors(

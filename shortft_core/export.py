@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,33 @@ def _swap_in(part: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAdapter:
+    """An adapter folder in memory, checked against its hashes and the model it is for."""
+
+    card: AdapterCard
+    branches: tuple[Mapping[str, Tensor], ...]
+    """Tensors of each branch file, by kohya's keys."""
+
+    def weights(self, bank: AdapterBank) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+        """What each branch gives the layers of a bank; raises ArtifactError for other layers."""
+        for tensors in self.branches:
+            yield _from_kohya(tensors, bank)
+
+
+def read_adapter(folder: Path, model: DiffusionModel, *, steps: int | None = None) -> ReadAdapter:
+    """Reads an adapter folder for a base model.
+
+    Raises UserError for another base model, noise schedule or number of steps, and ArtifactError
+    for torn or foreign files.
+    """
+    card = read_card(folder)
+    _check_base(card, folder, model)
+    _check_grid(card, folder, model, steps)
+    branches = [_read_branch(folder, card, index) for index in range(len(card.branches))]
+    return ReadAdapter(card, tuple(branches))
+
+
 def load_adapter(
     folder: Path,
     model: DiffusionModel,
@@ -100,18 +128,15 @@ def load_adapter(
     """The tuned model on its own grid, the only one it serves.
 
     Where a few-step model was tuned, or another LoRA was merged first, that is done again on a copy
-    of the model. Raises UserError for another base model, noise schedule or number of steps, and
-    ArtifactError for torn or foreign files.
+    of the model. Raises what `read_adapter` raises.
     """
-    card = read_card(folder)
-    _check_base(card, folder, model)
-    _check_grid(card, folder, model, steps)
-    branches = [_read_branch(folder, card, index) for index in range(len(card.branches))]
-    model = _foundation(card, model)
+    read = read_adapter(folder, model, steps=steps)
+    card = read.card
+    model = foundation(card, model)
     bank = AdapterBank(model.denoiser, branches=len(card.branches), rank=card.rank)
     try:
-        for branch, tensors in enumerate(branches, start=1):
-            bank.load_weights(branch, _from_kohya(tensors, bank))
+        for branch, weights in enumerate(read.weights(bank), start=1):
+            bank.load_weights(branch, weights)
     except ArtifactError:
         bank.detach()
         raise
@@ -167,7 +192,7 @@ def _check_grid(card: AdapterCard, folder: Path, model: DiffusionModel, steps: i
         )
 
 
-def _foundation(card: AdapterCard, model: DiffusionModel) -> DiffusionModel:
+def foundation(card: AdapterCard, model: DiffusionModel) -> DiffusionModel:
     """The model that the branches sit on: the base, or what was merged into a copy of it first."""
     if card.init_adapter is not None:
         model, sha256 = with_lora(card.init_adapter, model)
@@ -195,7 +220,9 @@ def _read_branch(folder: Path, card: AdapterCard, index: int) -> dict[str, Tenso
     return tensors
 
 
-def _from_kohya(tensors: dict[str, Tensor], bank: AdapterBank) -> dict[str, tuple[Tensor, Tensor]]:
+def _from_kohya(
+    tensors: Mapping[str, Tensor], bank: AdapterBank
+) -> dict[str, tuple[Tensor, Tensor]]:
     keys = {name: KOHYA_PREFIX + module_key(name) for name in bank.layers}
     try:
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +18,9 @@ from torch import Tensor
 from shortft_core.adapters import AdapterBank, Stacks
 from shortft_core.denoise import denoise
 from shortft_core.errors import DivergedError
-from shortft_core.merged import MergedStacks, serving_stacks
+from shortft_core.merged import WeightSets, serving_stacks
 from shortft_core.models import DiffusionModel
-from shortft_core.schedule import Evaluation, base_plan
+from shortft_core.schedule import Evaluation, base_plan, ddim_grid
 
 _Item = TypeVar("_Item")
 
@@ -49,7 +49,7 @@ class Sampler:
         batches = zip(
             _chunks(prompts, self.batch_size), _chunks(seeds, self.batch_size), strict=True
         )
-        with stacks.held() if isinstance(stacks, MergedStacks) else nullcontext():
+        with stacks.held() if isinstance(stacks, WeightSets) else nullcontext():
             parts = [
                 self.model.decode(self._latents(*batch, stacks)).clamp(0, 1).cpu()
                 for batch in batches
@@ -108,6 +108,14 @@ def base_sampler(
         batch_size=batch_size,
         size=size,
     )
+
+
+def untuned(model: DiffusionModel, tuned: Sampler) -> Sampler:
+    """The base model on the adapter's chain, or on its own where a few-step model was tuned."""
+    grid = ddim_grid(len(tuned.plan), model.train_timesteps, model.steps_offset)
+    if tuple(evaluation.timestep for evaluation in tuned.plan) == grid:
+        return replace(tuned, model=model, bank=None, stacks=None, adapter={})
+    return base_sampler(model, batch_size=tuned.batch_size, size=tuned.size)
 
 
 def _chunks(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

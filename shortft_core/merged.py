@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,25 +17,22 @@ BASE: Final[tuple[int, ...]] = ()
 """The stack of the base model."""
 
 
-class MergedStacks:
-    """W + scale sum_i B_i A_i for each stack, swapped in by pointer; serves what the bank serves.
+class WeightSets:
+    """Ready weights of some layers, one set for each stack, swapped in by pointer.
 
-    Each set is computed in at least fp32 from the untouched base weights and rounded once to
-    their precision, so nothing drifts however often stacks change. The sets are those of the
-    branches as they are now: make new ones when the bank has learnt. They carry no gradient.
-
-    Raises DivergedError if a merged weight is not finite.
+    Any number of them may serve one denoiser in turn. They carry no gradient.
     """
 
-    def __init__(self, bank: AdapterBank, stacks: Iterable[Sequence[int]]) -> None:
-        self.bank = bank
-        self._weights = [layer.base.weight for layer in bank.layers.values()]
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        sets: Mapping[tuple[int, ...], Sequence[Tensor]],
+    ) -> None:
+        self._weights = list(weights)
         self._current, self._held = BASE, False
         self._entered: tuple[int, ...] | None = None
         self._sets = {BASE: tuple(weight.data for weight in self._weights)}
-        for stack in stacks:
-            if tuple(stack) not in self._sets:
-                self._sets[tuple(stack)] = _merge(bank, tuple(stack))
+        self._sets |= {stack: tuple(merged) for stack, merged in sets.items() if stack != BASE}
 
     @contextmanager
     def stack(self, branches: Sequence[int], detached: Sequence[int] = ()) -> Iterator[None]:
@@ -76,10 +73,34 @@ class MergedStacks:
             for weight, data in zip(self._weights, self._sets[stack], strict=True):
                 weight.data = data
 
-    def _check(self, wanted: tuple[int, ...], detached: Sequence[int]) -> None:
+    def _check(self, wanted: tuple[int, ...], detached: Sequence[int]) -> None:  # noqa: ARG002
         if wanted not in self._sets:
             known = ", ".join(map(str, self._sets))
             raise ValueError(f"stack {wanted} was not merged, only {known}")
+
+
+class MergedStacks(WeightSets):
+    """W + scale sum_i B_i A_i for each stack; serves what the bank serves.
+
+    Each set is computed in at least fp32 from the untouched base weights and rounded once to
+    their precision, so nothing drifts however often stacks change. The sets are those of the
+    branches as they are now: make new ones when the bank has learnt.
+
+    Raises DivergedError if a merged weight is not finite.
+    """
+
+    def __init__(self, bank: AdapterBank, stacks: Iterable[Sequence[int]]) -> None:
+        wanted = dict.fromkeys(tuple(stack) for stack in stacks)
+        weights = [layer.base.weight for layer in bank.layers.values()]
+        super().__init__(weights, {stack: _merge(bank, stack) for stack in wanted if stack != BASE})
+        self.bank = bank
+
+    def sets(self) -> WeightSets:
+        """The sets alone: they serve the denoiser after the bank is detached and forgotten."""
+        return WeightSets(self._weights, self._sets)
+
+    def _check(self, wanted: tuple[int, ...], detached: Sequence[int]) -> None:
+        super()._check(wanted, detached)
         if self.bank.active:
             raise ValueError(f"stack {self.bank.active} of the bank acts already: leave it first")
         if torch.is_grad_enabled() and self._learns(set(wanted) - set(detached)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from shortft_core import catalog, methods, models, prompts, rewards, shortcuts
 from shortft_core.adapter_card import Origin
 from shortft_core.artifacts import LocalStore, atomic_file
-from shortft_core.checkpoint import Checkpoints, Manifest
+from shortft_core.checkpoint import Checkpoints, Manifest, checkpoint_folder
 from shortft_core.device import choose_dtype
 from shortft_core.errors import UserError
 from shortft_core.evaluate import Evaluator, Panel
@@ -91,10 +91,11 @@ def run_job(
     *,
     emit: EventSink,
     should_stop: StopSignal = lambda: False,
+    save_adapters: bool = False,
 ) -> Manifest:
     """Trains or resumes the job, and writes `adapter/` and `best/`. Returns the final state.
 
-    Raises UserError for what the specification asks in vain, DivergedError for broken numbers.
+    With `save_adapters`, each checkpoint holds the adapter of its update. Raises UserError for what the specification asks in vain, DivergedError for broken numbers.
     """
     spec = catalog.resolve(spec)
     folder.refuse_other(spec)
@@ -111,17 +112,15 @@ def run_job(
     known = [f"prompts: {warning}" for warning in prompt_set.warnings()]
     for message in (*known, *_warnings(spec, job.method, prompt_set.prompts)):
         emit(LogLine(level="warn", message=message))
-    store = LocalStore(folder.path)
     trainer = Trainer(
         spec=spec,
         method=job.method,
         prompts=prompt_set.prompts,
         evaluator=job.evaluator(spec, folder, emit),
-        checkpoints=Checkpoints(
-            store, spec.sha256(), job.method.model.fingerprint, job.origin.shortcut_sha256
-        ),
+        checkpoints=job.checkpoints(spec, folder),
         emit=emit,
         should_stop=should_stop,
+        save_adapter=job.saver(folder) if save_adapters else None,
         accelerator=accelerator,
     )
     state = trainer.run()
@@ -149,6 +148,17 @@ class _Job:
             emit=emit,
             on_best=lambda: self.publish(folder.best),
         )
+
+    def checkpoints(self, spec: AlignSpec, folder: RunFolder) -> Checkpoints:
+        """Those of the run folder, for this specification and these models."""
+        fingerprint = self.method.model.fingerprint
+        return Checkpoints(
+            LocalStore(folder.path), spec.sha256(), fingerprint, self.origin.shortcut_sha256
+        )
+
+    def saver(self, folder: RunFolder) -> Callable[[int], None]:
+        """What puts the adapter of an update into the folder of its checkpoint."""
+        return lambda update: self.publish(folder.path / checkpoint_folder(update) / "adapter")
 
     def publish(self, folder: Path) -> None:
         """Writes the branches as they are now."""

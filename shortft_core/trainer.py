@@ -53,6 +53,8 @@ class Trainer:
     checkpoints: Checkpoints
     emit: EventSink
     should_stop: StopSignal = lambda: False
+    save_adapter: Callable[[int], None] | None = None
+    """Puts the adapter of an update into the folder of its checkpoint."""
     accelerator: Accelerator = field(default_factory=lambda: choose_accelerator()[0])
     state: Manifest = field(init=False)
     optimizer: torch.optim.AdamW = field(init=False)
@@ -281,7 +283,16 @@ class Trainer:
         self._set(seconds=time.monotonic() - self._began)
         self._saved = self.state
         if self.accelerator.is_main_process:
-            self.emit(self.checkpoints.save(self.state, *self._training()))
+            self.emit(
+                self.checkpoints.save(
+                    self.state, *self._training(), write_beside=self._write_beside
+                )
+            )
+
+    def _write_beside(self, update: int) -> None:
+        if self.save_adapter is not None:
+            with self.averaged():
+                self.save_adapter(update)
 
     def _training(self) -> tuple[list[nn.Parameter], torch.optim.Optimizer, list[Tensor]]:
         """What a checkpoint holds."""

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from shortft_core.cli import catalogs, demo, distil, evaluate, images, train
+from shortft_core.cli import catalogs, distil, evaluate, images, train
+from shortft_core.cli.rooms import add_commands, missing_extra
 from shortft_core.errors import ShortFTError
 
 app = typer.Typer(
@@ -24,12 +25,12 @@ app.command("distil")(distil.distil)
 app.command("generate")(images.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(images.score)
-app.command("demo")(demo.demo)
 app.add_typer(catalogs.models, name="models")
 app.add_typer(catalogs.rewards, name="rewards")
 app.add_typer(catalogs.methods, name="methods")
 app.add_typer(catalogs.shortcuts, name="shortcuts")
 app.add_typer(catalogs.prompts, name="prompts")
+add_commands(app)
 
 
 def main() -> None:
@@ -45,4 +46,11 @@ def main() -> None:
     except ShortFTError as error:
         console.print(f"[bold red]error[/] {type(error).__name__}: ", end="")
         console.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        needed = missing_extra(error)
+        if needed is None:
+            raise
+        console.print("[bold red]error[/] ", end="")
+        console.print(f"{error}; {needed}", markup=False, highlight=False)
         sys.exit(2)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from shortft_core.cli.progress import LiveProgress
 from shortft_core.cli.quiet import silence_libraries
-from shortft_core.cli.train import LiveProgress, stop_on_interrupt
+from shortft_core.cli.train import stop_on_interrupt
 from shortft_core.shortcut_card import CARD_FILE, read_card
 from shortft_core.spec.read import read_distil
 

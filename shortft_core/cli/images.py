@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from shortft_core import catalog
 from shortft_core.cli.quiet import silence_libraries
+from shortft_core.cli.rooms import remote
 from shortft_core.errors import UserError
 from shortft_core.spec import Source
 from shortft_core.spec.read import user_error
@@ -62,37 +64,99 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; default: the model's.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    server: Annotated[
+        str | None,
+        typer.Option(help="Address of a service that makes them; --adapter is an id there."),
+    ] = None,
 ) -> None:
     """Makes pictures with a base model, or with an adapter on the chain it was trained for."""
-    from dataclasses import replace
+    _refuse_ignored(adapter, adapter_scale, steps, compare_base=compare_base)
+    wanted = _Wanted(
+        prompts=[prompt for prompt in prompts for _ in range(count)],
+        seeds=[seed + number for _ in prompts for number in range(count)],
+        adapter=adapter,
+        adapter_scale=adapter_scale,
+        compare_base=compare_base,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        height=height,
+        width=width,
+    )
+    if server is not None:
+        _make_there(server, model, wanted, out)
+    else:
+        _make_here(model, wanted, out, batch_size)
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """Pictures to make, one per prompt and seed."""
+
+    prompts: list[str]
+    seeds: list[int]
+    adapter: Path | None
+    adapter_scale: float
+    compare_base: bool
+    steps: int | None
+    guidance_scale: float | None
+    height: int | None
+    width: int | None
+
+
+def _make_there(server: str, model: str, wanted: _Wanted, out: Path) -> None:
+    adapter = {"id": str(wanted.adapter), "scale": wanted.adapter_scale}
+    remote("generate")(
+        server,
+        out,
+        prompts=wanted.prompts,
+        seeds=wanted.seeds,
+        base_model=None if wanted.adapter else model,
+        adapters=[adapter] if wanted.adapter else None,
+        compare_base=wanted.compare_base,
+        num_inference_steps=wanted.steps,
+        guidance_scale=wanted.guidance_scale,
+        height=wanted.height,
+        width=wanted.width,
+    )
+
+
+def _make_here(model: str, wanted: _Wanted, out: Path, batch_size: int) -> None:
     from shortft_core.generate import save_all
 
+    silence_libraries()
+    base = _load_model(model)
+    size = _size(base, wanted.height, wanted.width)
+    sampler = _sampler(base, wanted.adapter, wanted.adapter_scale, wanted.steps or 50)
+    console = Console()
+    if wanted.adapter is not None:
+        console.print(_chain(sampler), soft_wrap=True, highlight=False)
+    if wanted.guidance_scale is not None:
+        _warn_of_guidance(sampler, wanted.guidance_scale)
+        sampler = replace(sampler, guidance_scale=wanted.guidance_scale)
+    sampler = replace(sampler, batch_size=batch_size, size=size)
+    left = _untuned(base, sampler) if wanted.compare_base else None
+    saved = save_all(sampler, wanted.prompts, wanted.seeds, out, base=left)
+    for path in track(saved, "generating", total=len(wanted.prompts), console=console):
+        console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def _refuse_ignored(
+    adapter: Path | None, scale: float, steps: int | None, *, compare_base: bool
+) -> None:
     if adapter is not None and steps is not None:
         raise UserError("steps", "an adapter serves only its own chain", "Drop --steps")
-    if adapter is None and adapter_scale != 1.0:
+    if adapter is None and scale != 1.0:
         raise UserError("adapter_scale", "there is no adapter to scale", "Name --adapter")
     if adapter is None and compare_base:
         raise UserError("compare_base", "there is no adapter to compare with", "Name --adapter")
-    silence_libraries()
-    base = _load_model(model)
+
+
+def _size(base: DiffusionModel, height: int | None, width: int | None) -> tuple[int, int]:
+    """Of the pictures; raises UserError for one that the model cannot make."""
     pixels = base.image_size
     size = (pixels if height is None else height, pixels if width is None else width)
     base.latent_shape(*size)
-    sampler = _sampler(base, adapter, adapter_scale, steps or 50)
-    console = Console()
-    if adapter is not None:
-        console.print(_chain(sampler), soft_wrap=True, highlight=False)
-    if guidance_scale is not None:
-        _warn_of_guidance(sampler, guidance_scale)
-        sampler = replace(sampler, guidance_scale=guidance_scale)
-    sampler = replace(sampler, batch_size=batch_size, size=size)
-    left = _untuned(base, sampler) if compare_base else None
-    wanted = [prompt for prompt in prompts for _ in range(count)]
-    seeds = [seed + number for _ in prompts for number in range(count)]
-    saved = save_all(sampler, wanted, seeds, out, base=left)
-    for path in track(saved, "generating", total=len(wanted), console=console):
-        console.print(str(path), soft_wrap=True, highlight=False)
+    return size
 
 
 def _load_model(model: str) -> DiffusionModel:
@@ -115,8 +179,6 @@ def _sampler(base: DiffusionModel, adapter: Path | None, scale: float, steps: in
 
 def _untuned(base: DiffusionModel, tuned: Sampler) -> Sampler:
     """The base model on the adapter's chain, or on its own where a few-step model was tuned."""
-    from dataclasses import replace
-
     from shortft_core.generate import base_sampler
     from shortft_core.schedule import ddim_grid
 

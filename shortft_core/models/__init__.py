@@ -40,6 +40,9 @@ class DiffusionModel(Protocol):
     base_fingerprint: str
     """That of the model before anything was merged into its denoiser."""
 
+    negative_prompt: str
+    """What the unconditional half of guidance sees; empty unless it was changed."""
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of an image size; UserError if it is not a multiple of the VAE's factor."""
         ...
@@ -68,6 +71,10 @@ class DiffusionModel(Protocol):
         Everything else is shared, encoded prompts too. The fingerprint is the sha256 of this
         model's and the suffix, so that adapters of the two are never confused.
         """
+        ...
+
+    def with_negative_prompt(self, prompt: str) -> DiffusionModel:
+        """This model, guided away from a prompt; everything is shared."""
         ...
 
 

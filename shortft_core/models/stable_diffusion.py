@@ -48,6 +48,7 @@ class StableDiffusion:
         self.train_timesteps: int = scheduler.config.num_train_timesteps
         self.steps_offset: int = scheduler.config.steps_offset
         self.guidance_scale = catalog.DEFAULT_GUIDANCE_SCALE
+        self.negative_prompt = ""
         self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_size: int = unet.config.sample_size * self.pixels_per_latent
         # Taken before any adapter is attached, so that it names the base model alone.
@@ -85,8 +86,8 @@ class StableDiffusion:
         """Ho and Salimans' guidance eps_u + g (eps_c - eps_u) as one doubled batch."""
         if guidance_scale == 1.0:
             return self._call(latents, timestep, conditioning)
-        empty = self.encode_prompts([""]).expand_as(conditioning)
-        both = self._call(torch.cat([latents, latents]), timestep, torch.cat([empty, conditioning]))
+        away = self.encode_prompts([self.negative_prompt]).expand_as(conditioning)
+        both = self._call(torch.cat([latents, latents]), timestep, torch.cat([away, conditioning]))
         unconditional, conditional = both.chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 
@@ -115,6 +116,12 @@ class StableDiffusion:
         other.denoiser = denoiser
         identity = (self.fingerprint + fingerprint_suffix).encode()
         other.fingerprint = hashlib.sha256(identity).hexdigest()
+        return other
+
+    def with_negative_prompt(self, prompt: str) -> StableDiffusion:
+        """A shallow copy."""
+        other = copy.copy(self)
+        other.negative_prompt = prompt
         return other
 
 

@@ -66,8 +66,8 @@ class GenerationSpec(Spec):
     def batch_key(self) -> str:
         """Equal for requests whose images may be made in one batch."""
         shared = {
-            "kind", "base_model", "adapters", "negative_prompt", "steps", "guidance_scale", "height",
-            "width",
+            "kind", "base_model", "adapters", "negative_prompt", "steps", "guidance_scale",
+            "height", "width",
         }  # fmt: skip
         return _digest(self, shared)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shortft_core.artifacts import LocalStore
-from shortft_core.checkpoint import Checkpoints, Manifest
+from shortft_core.checkpoint import Checkpoints, Manifest, checkpoint_folder
 from shortft_core.errors import ArtifactError
 
 
@@ -102,6 +102,23 @@ def test_the_manifest_is_written_last(tmp_path: Path) -> None:
     ]
     assert (event.update, event.key) == (7, written[0])
     assert event.size_bytes == (tmp_path / written[0]).stat().st_size
+
+
+def test_what_lies_beside_is_sealed_by_the_manifest_and_goes_with_it(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    def write_beside(update: int) -> None:
+        folder = tmp_path / checkpoint_folder(update)
+        assert (folder / "state.safetensors").is_file()
+        assert not (folder / "manifest.json").exists()
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "shortft.json").write_text(str(update))
+
+    for update in (1, 2, 3):
+        checkpoints.save(manifest(update), *trained(1), write_beside=write_beside)
+    kept = [key for key in checkpoints.store.list() if key.endswith("shortft.json")]
+    assert kept == [f"checkpoints/00000{update}/adapter/shortft.json" for update in (2, 3)]
+    assert not any(key.startswith("checkpoints/000001/") for key in checkpoints.store.list())
 
 
 def test_another_specification_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:

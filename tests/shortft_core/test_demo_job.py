@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
+
 from shortft_core import catalog
-from shortft_core.cli.demo import SPEC
 from shortft_core.oracle.scene import parse
 from shortft_core.spec.read import read_spec
 
 
 def test_the_demo_job_resolves_on_prompts_of_the_world_it_was_not_tuned_on() -> None:
-    spec = catalog.resolve(read_spec(SPEC))
+    with as_file(files("shortft_core") / "bundled" / "demo.yaml") as path:
+        spec = catalog.resolve(read_spec(path))
     assert spec.evaluation.prompts is not None
     tuned, held_out = spec.prompts.inline or (), spec.evaluation.prompts.inline or ()
     assert tuned

@@ -82,6 +82,19 @@ def test_a_stopped_run_resumes_where_it_was(content: dict[str, Any], tmp_path: P
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_checkpoints_hold_adapters_where_asked(content: dict[str, Any], tmp_path: Path) -> None:
+    content["method"] |= {"checkpoint_every": 2, "ema_decay": 0.5}
+    spec = parse_spec(content)
+    run_job(spec, RunFolder(tmp_path), emit=lambda _: None, save_adapters=True)
+    saved = tmp_path / "checkpoints"
+    assert read_card(saved / "000002" / "adapter").branches == ("branch_1.safetensors",)
+    name = "adapter/branch_1.safetensors"
+    last, early = load_file(saved / "000004" / name), load_file(saved / "000002" / name)
+    final = load_file(tmp_path / name)
+    assert all(torch.equal(last[key], final[key]) for key in final)
+    assert any(not torch.equal(early[key], final[key]) for key in final)
+
+
 def test_a_folder_belongs_to_one_specification(content: dict[str, Any], tmp_path: Path) -> None:
     run(parse_spec(content), tmp_path)
     with pytest.raises(UserError, match="another specification"):

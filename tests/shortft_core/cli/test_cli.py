@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from shortft_core import catalog
-from shortft_core.cli import app, demo, main
+from shortft_core.cli import app, main
 from shortft_core.errors import MissingWeightsError, UnknownNameError, UserError
 
 Shortft = Callable[..., str]
@@ -138,27 +138,6 @@ def test_mistakes_end_with_one_line_and_code_2(
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert "base_model" in shown
-
-
-def test_the_demo_writes_its_picture_and_starts_afresh(
-    shortft: Shortft, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = yaml.safe_load(demo.SPEC.read_text())
-    spec["base_model"] = {"path": str(tiny_folder)}
-    spec["method"] = {"type": "shortft", "ablation": "naive_jump", "steps": 8, "rank": 2}
-    spec["method"] |= {"updates": 4, "batch_size": 2, "prefix_pool": 2}
-    spec["rewards"] = [{"name": "symmetry"}]
-    spec["evaluation"] |= {"count": 2, "held_out": ["brightness"]}
-    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(spec))
-    monkeypatch.setattr(demo, "SPEC", tmp_path / "demo.yaml")
-    for _ in range(2):
-        printed = shortft("demo")
-        assert "completed after 4 updates" in printed
-        assert "report: runs/demo/report.html" in printed
-    with Image.open(tmp_path / "runs" / "demo" / "before_after.png") as picture:
-        assert picture.width > 300
-    events = (tmp_path / "runs" / "demo" / "events.jsonl").read_text().splitlines()
-    assert sum("job.metrics" in line for line in events) == 4
 
 
 def test_fetching_names_what_is_missing_offline(shortft: Shortft) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from shortft_core.cli import train
+from shortft_core.cli.progress import LINES, LiveProgress
 from shortft_core.errors import DivergedError, UserError
 from shortft_core.events import (
     AlertRaised,
@@ -47,7 +48,7 @@ def step(update: int, **changes: Any) -> StepMetrics:
 
 def shown(events: Sequence[Event], *, terminal: bool) -> str:
     console = Console(file=StringIO(), width=120, force_terminal=terminal, color_system=None)
-    with train.LiveProgress(console) as progress:
+    with LiveProgress(console) as progress:
         for event in events:
             progress.show(event)
     assert isinstance(console.file, StringIO)
@@ -59,7 +60,7 @@ def test_a_log_gets_a_line_now_and_then_and_no_bar() -> None:
     start = RunStarted(spec_sha256="a", updates=updates)
     steps = [step(update) for update in range(1, updates + 1)]
     lines = shown([start, *steps], terminal=False).splitlines()
-    assert train.LINES <= len(lines) <= train.LINES + 1
+    assert LINES <= len(lines) <= LINES + 1
     assert lines[0].startswith("update 1/1000  reward 0.2500  0.50 s")
     assert lines[-1].startswith("update 1000/1000")
     assert not any("\x1b" in line or "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in line for line in lines)

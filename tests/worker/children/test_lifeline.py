@@ -1,0 +1,120 @@
+"""A trainer's lifeline: it hears its supervisor, and ends without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from worker.children import lifeline
+from worker.children.lifeline import Lifeline
+from worker.protocol import Control, ExitCode
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(lifeline, "elapsed_seconds", found)
+    return found
+
+
+class Line:
+    """Both ends of a trainer's input."""
+
+    def __init__(self, lease_seconds: float = 10.0) -> None:
+        self.source, self.target = os.pipe()
+        self.left: list[int] = []
+        self.lifeline = Lifeline(lease_seconds, source=self.source, leave=self.left.append)
+
+    def say(self, control: str, age_seconds: float = 0.0) -> None:
+        order = Control.model_validate({"control": control, "age_seconds": age_seconds})
+        os.write(self.target, order.model_dump_json().encode() + b"\n")
+        self.lifeline.look(0.0)
+
+
+@pytest.fixture
+def line(clock: Clock) -> Iterator[Line]:
+    found = Line()
+    yield found
+    os.close(found.source)
+
+
+@pytest.mark.parametrize(
+    ("control", "code"),
+    [("stop", ExitCode.STOPPED), ("pause", ExitCode.RESTING), ("cancel", ExitCode.RESTING)],
+)
+def test_orders_end_the_work_after_the_update(line: Line, control: str, code: ExitCode) -> None:
+    line.say("ok")
+    assert not line.lifeline.should_stop()
+    line.say(control)
+    assert line.lifeline.should_stop()
+    assert (line.lifeline.ending, line.left) == (code, [])
+
+
+def test_the_first_order_counts(line: Line) -> None:
+    line.say("pause")
+    line.say("stop")
+    assert line.lifeline.ending is ExitCode.RESTING
+
+
+def test_without_renewal_it_stops_itself_and_then_leaves(line: Line, clock: Clock) -> None:
+    clock.now += 7.9
+    line.lifeline.look(0.0)
+    assert not line.lifeline.should_stop()
+    clock.now += 0.1
+    line.lifeline.look(0.0)
+    assert (line.lifeline.ending, line.left) == (ExitCode.FENCED, [])
+    clock.now += 2.0
+    line.lifeline.look(0.0)
+    assert line.left == [ExitCode.FENCED]
+
+
+def test_a_renewal_counts_from_when_it_began(line: Line, clock: Clock) -> None:
+    clock.now += 7.0
+    line.say("ok", age_seconds=3.0)
+    clock.now += 4.9
+    line.lifeline.look(0.0)
+    assert line.lifeline.ending is None
+    clock.now += 0.1
+    line.lifeline.look(0.0)
+    assert line.lifeline.ending is ExitCode.FENCED
+
+
+def test_a_late_line_does_not_shorten_the_lease(line: Line, clock: Clock) -> None:
+    clock.now += 1.0
+    line.say("ok")
+    line.say("ok", age_seconds=100.0)
+    clock.now += 7.9
+    line.lifeline.look(0.0)
+    assert line.lifeline.ending is None
+
+
+def test_a_lost_lease_leaves_at_once(line: Line) -> None:
+    line.say("lost")
+    assert line.left == [ExitCode.FENCED]
+
+
+def test_a_supervisor_that_is_gone_stops_it(line: Line) -> None:
+    os.close(line.target)
+    line.lifeline.look(0.0)
+    line.lifeline.look(0.0)
+    assert (line.lifeline.ending, line.left) == (ExitCode.STOPPED, [])
+
+
+def test_an_order_may_come_in_parts(line: Line) -> None:
+    text = Control(control="stop").model_dump_json().encode() + b"\n"
+    for part in (text[:9], text[9:]):
+        os.write(line.target, part)
+        line.lifeline.look(0.0)
+    assert line.lifeline.ending is ExitCode.STOPPED

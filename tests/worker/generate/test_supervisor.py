@@ -1,0 +1,179 @@
+"""The generate station with real children: batches, cancelled rows, crashes, hangs and poison."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from shortft_core.spec.generation import ScoredImage, ScoreSpec, ServedAdapter
+from shortft_core.spec.rewards import reward_term
+from store.states import GenerationStatus
+from tests.worker.generate.conftest import Bench
+from tests.worker.generate.samples import asked, served, write_adapter
+
+Alone = Callable[..., AbstractContextManager[Bench]]
+RED, BLUE = "a red circle", "a blue star"
+LONG = {"steps": 16}
+SUCCEEDED, CANCELLED = GenerationStatus.SUCCEEDED, GenerationStatus.CANCELLED
+
+
+def test_six_requests_of_two_callers_are_answered_as_one_batch(
+    running: Bench, tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / "a", seed=1)
+    adapter = served(folder)
+    for path in folder.glob("*.*"):
+        running.context.objects.write_file(f"{adapter.prefix}{path.name}", path)
+    specs = [
+        asked(f"{RED} {number}", adapters=(adapter,), compare_base=number == 0)
+        for number in range(6)
+    ]
+    rows = running.finished(*running.ask(*specs))
+    assert [row.status for row in rows] == [SUCCEEDED] * 6
+    assert {row.project for row in rows} == {"ours", "theirs"}
+    assert [len(row.images) for row in rows] == [2, 1, 1, 1, 1, 1]
+    assert [image.kind for image in rows[0].images] == ["base", "tuned"]
+    assert len({image.sha256 for row in rows for image in row.images}) == 7
+    assert {row.attempt for row in rows} == {1}
+    # Seconds are the batch's: requests that were made together say the same.
+    assert len({(row.outcome or {})["timings"]["generate"] for row in rows}) == 1
+    for row in rows:
+        for image in row.images:
+            data = running.context.objects.read(image.object_key, sha256=image.sha256)
+            assert image.object_key.startswith(f"generations/{row.id}/t1/")
+            with Image.open(BytesIO(data)) as picture:
+                assert json.loads(picture.info["shortft"])["request"]["prompts"] == [image.prompt]
+                assert picture.size == (image.width, image.height)
+    assert list(running.context.settings.work_dir.rglob("*.png")) == []
+
+
+def test_a_process_that_is_killed_in_a_batch_costs_a_second_attempt_and_no_answer(
+    running: Bench,
+) -> None:
+    running.finished(*running.ask(asked(RED)))
+    before = running.child_pid
+    ids = running.ask(*(asked(f"{RED} {number}", **LONG) for number in range(3)))
+    running.until(lambda: running.is_running(ids[0]))
+    os.kill(before, signal.SIGKILL)
+    rows = running.finished(*ids)
+    assert [row.status for row in rows] == [SUCCEEDED] * 3
+    assert [(row.attempt, row.crashes) for row in rows] == [(2, 1)] * 3
+    assert [len(row.images) for row in rows] == [1, 1, 1]
+    assert "SIGKILL" in str(rows[0].exit_cause)
+    assert running.child_pid != before
+
+
+def test_rows_cancelled_in_a_batch_get_nothing_and_the_others_go_on(running: Bench) -> None:
+    ids = running.ask(*(asked(f"{RED} {number}", **LONG) for number in range(2)))
+    running.until(lambda: running.is_running(ids[0]))
+    running.cancel(ids[0])
+    rows = running.finished(*ids)
+    assert [row.status for row in rows] == [CANCELLED, SUCCEEDED]
+    assert [len(row.images) for row in rows] == [0, 1]
+
+
+def test_uploaded_pictures_are_scored_where_they_lie(running: Bench) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, format="JPEG")
+    key = "uploads/gen_x/000.jpg"
+    sha256 = running.context.objects.write(key, buffer.getvalue())
+    image = ScoredImage(key=key, sha256=sha256, prompt=RED)
+    changed = image.model_copy(update={"sha256": hashlib.sha256(b"other").hexdigest()})
+    rewards = (reward_term("symmetry", None),)
+    nowhere = ServedAdapter(id="adp_x", prefix="adapters/nowhere/", card_sha256="0" * 64)
+    ids = running.ask(
+        ScoreSpec(rewards=rewards, images=(image,)),
+        ScoreSpec(rewards=rewards, images=(changed,)),
+        asked(RED, adapters=(nowhere,)),
+    )
+    scored, refused, absent = running.finished(*ids)
+    (found,) = scored.images
+    assert found.scores == pytest.approx({"symmetry": 0.0}, abs=0.02)
+    assert (found.object_key, found.sha256, found.seed) == (key, sha256, None)
+    assert (found.width, found.height, found.media_type) == (20, 10, "image/jpeg")
+    assert (refused.error_code, absent.error_code) == ("storage_error", "storage_error")
+    assert "has changed" in str(refused.error_message)
+    assert "there is no artifact adapters/nowhere/shortft.json" in str(absent.error_message)
+
+
+def test_poison_takes_no_innocent_request_with_it(alone: Alone) -> None:
+    with alone() as made:
+        made.drain()
+        made.finished(*made.ask(asked(RED)))
+        killed: set[int] = set()
+        over = threading.Event()
+        poison, *innocent = made.ask(
+            asked(BLUE, **LONG), *(asked(f"{RED} {number}", **LONG) for number in range(2))
+        )
+
+        def kill() -> None:
+            """Whatever process works on the poison dies of it."""
+            child = made.station.children[0]
+            while not over.wait(0.02):
+                pid = child.pid
+                if made.is_running(poison) and child.was_ready and pid not in {None, *killed}:
+                    assert pid is not None
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        rows = made.finished(poison, *innocent)
+        over.set()
+        killer.join()
+    assert [row.status for row in rows] == [GenerationStatus.FAILED, SUCCEEDED, SUCCEEDED]
+    assert (rows[0].error_code, rows[0].crashes) == ("crashed", 2)
+    assert "SIGKILL" in str(rows[0].error_message)
+    assert len(killed) == 2
+
+
+def test_a_process_that_hangs_is_replaced(alone: Alone) -> None:
+    with alone(generate_timeout_seconds=20.0) as made:
+        made.drain()
+        made.finished(*made.ask(asked(RED)))
+        before = made.child_pid
+        os.kill(before, signal.SIGSTOP)
+        (row,) = made.finished(*made.ask(asked(BLUE)))
+        assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 2, 1)
+        assert row.exit_cause == "it said nothing for 20 s"
+        assert made.child_pid != before
+        assert not Path(f"/proc/{before}").exists()
+
+
+def test_an_idle_process_that_dies_is_nobodys_fault_and_stopping_finishes_what_it_can(
+    alone: Alone,
+) -> None:
+    with alone() as made:
+        os.kill(made.child_pid, signal.SIGKILL)
+        made.until(lambda: made.station.children[0].has_ended)
+        made.drain()
+        (asked_for,) = made.ask(asked(*[f"{RED} {number}" for number in range(4)]))
+        made.until(lambda: made.is_running(asked_for))
+        made.context.stopping.set()
+        made.station.stop()
+        row = made.get(asked_for)
+        assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 1, 0)
+
+
+def test_a_worker_that_stops_gives_back_what_it_cannot_finish(alone: Alone) -> None:
+    with alone(grace_seconds=0.5) as made:
+        made.drain()
+        (long,) = made.ask(asked(*[f"{RED} {number}" for number in range(16)], **LONG))
+        made.until(lambda: made.is_running(long))
+        pid, folder = made.child_pid, made.context.settings.work_dir / "generations"
+        made.context.stopping.set()
+        made.station.stop()
+        row = made.get(long)
+        assert (row.status, row.attempt, row.crashes) == (GenerationStatus.QUEUED, 0, 0)
+        assert not Path(f"/proc/{pid}").exists()
+        assert list(folder.iterdir()) == []

@@ -1,0 +1,122 @@
+"""The trainer: one attempt at one job, in a process of its own.
+
+It reads its job file, works in its run folder, and reports on stdout; see `worker/protocol.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortft_core.events import AlertRaised, Event, PhaseStarted, to_envelope
+from shortft_core.spec import AlignSpec
+from shortft_core.spec.distil import DistilSpec
+from shortft_core.spec.read import parse_job
+from worker import locks
+from worker.children.lifeline import Lifeline
+from worker.children.wire import Wire
+from worker.protocol import Ended, ExitCode, TrainerJob
+from worker.settings import LaunchSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Works on the job of the file that is the only argument; returns the exit code."""
+    wire = Wire.take_stdout()
+    job = TrainerJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
+    rank = LaunchSettings().rank
+    lifeline = Lifeline(job.lease_seconds)
+    if rank == 0:
+        lifeline.start()
+    ended = _work(job, Attempt(job, wire, lifeline), is_first=rank == 0)
+    if rank == 0:
+        wire.send(ended.model_dump(mode="json"))
+        return ended.code
+    # A launcher takes any other code of any process for the failure of all.
+    return ExitCode.DONE
+
+
+def _work(job: TrainerJob, attempt: Attempt, *, is_first: bool) -> Ended:
+    from worker.children.endings import ending_of
+
+    paths = [Path(path) for path in job.locks] if is_first else []
+    lifeline = attempt.lifeline
+    with locks.held(paths, give_up=lifeline.should_stop, on_wait=attempt.on_wait) as free:
+        if not free:
+            return Ended(code=lifeline.ending or ExitCode.STOPPED)
+        try:
+            return Ended(code=attempt.run())
+        except Exception as error:  # noqa: BLE001  whatever it is, the supervisor has to be told
+            _LOG.exception("the job failed")
+            return ending_of(error)
+
+
+@dataclass
+class Attempt:
+    """The run, and what decides how it ends."""
+
+    job: TrainerJob
+    wire: Wire
+    lifeline: Lifeline
+    paused_by_guard: bool = False
+
+    def run(self) -> ExitCode:
+        """Trains or distils until done or told to stop."""
+        spec = parse_job(self.job.spec)
+        folder = Path(self.job.run_folder)
+        if isinstance(spec, DistilSpec):
+            return self._distil(spec, folder)
+        return self._align(spec, folder)
+
+    def on_wait(self, path: Path) -> None:
+        """Says why nothing happens."""
+        text = f"waiting until another trainer frees {path.stem}"
+        self.emit(PhaseStarted(phase="waiting", message=text))
+
+    def emit(self, event: Event) -> None:
+        """Sends an event to the supervisor."""
+        self.wire.send(to_envelope(event))
+        if isinstance(event, AlertRaised) and event.action == "pause":
+            self.paused_by_guard = True
+
+    def _align(self, spec: AlignSpec, path: Path) -> ExitCode:
+        from shortft_core.report import write_report
+        from shortft_core.run import RunFolder, run_job
+
+        state = run_job(
+            spec,
+            RunFolder(path),
+            emit=self.emit,
+            should_stop=self.lifeline.should_stop,
+            save_adapters=True,
+        )
+        complete = state.updates is not None and state.update >= state.updates
+        if not (complete or state.halted):
+            if self.lifeline.ending is not None:
+                return self.lifeline.ending
+            if self.paused_by_guard:
+                return ExitCode.RESTING
+        # Else the wall time is over, which is an end like any other.
+        return self._finish(lambda: write_report(path))
+
+    def _distil(self, spec: DistilSpec, path: Path) -> ExitCode:
+        from shortft_core.distil.run import run_distil
+
+        made = run_distil(spec, path, emit=self.emit, should_stop=self.lifeline.should_stop)
+        if made is None:
+            return self.lifeline.ending or ExitCode.STOPPED
+        return ExitCode.DONE
+
+    def _finish(self, write_report: Callable[[], object]) -> ExitCode:
+        self.emit(PhaseStarted(phase="export"))
+        write_report()
+        return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Adapter folders on this machine, by the hash of their card; the longest unused go first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Final
+
+from shortft_core.adapter_card import CARD_FILE, read_card
+from shortft_core.errors import ArtifactError
+from shortft_core.spec.generation import ServedAdapter
+from store.objects import ObjectStore
+
+DEFAULT_BYTES: Final = 8 << 30
+"""Forty adapters of SD 1.5 with four branches of rank 64."""
+IN_USE_SECONDS: Final = 3600.0
+"""What was asked for within this time is kept, whatever its size: a child may be reading it."""
+_CHUNK_BYTES: Final = 1 << 20
+
+
+class AdapterCache:
+    """What the card names, each file verified against it; workers of one machine share a folder."""
+
+    def __init__(
+        self, folder: Path, objects: ObjectStore, *, limit_bytes: int = DEFAULT_BYTES
+    ) -> None:
+        self._folder = folder
+        self._objects = objects
+        self._limit_bytes = limit_bytes
+
+    def fetch(self, adapter: ServedAdapter) -> Path:
+        """The local folder of an adapter.
+
+        Raises ArtifactError for files that are absent or changed, and what the object store raises
+        when it is away.
+        """
+        folder = self._folder / adapter.card_sha256
+        if not folder.is_dir():
+            self._download(adapter, folder)
+        os.utime(folder)
+        self._shrink()
+        return folder
+
+    def _download(self, adapter: ServedAdapter, folder: Path) -> None:
+        part = self._folder / f".{uuid.uuid4().hex}.part"
+        part.mkdir(parents=True)
+        try:
+            fetch(
+                self._objects, f"{adapter.prefix}{CARD_FILE}", part / CARD_FILE, adapter.card_sha256
+            )
+            card = read_card(part)
+            for name, sha256 in zip(card.branches, card.sha256, strict=True):
+                if Path(name).name != name:
+                    raise ArtifactError(f"{adapter.id} names a file outside of its folder")
+                fetch(self._objects, f"{adapter.prefix}{name}", part / name, sha256)
+            try:
+                part.rename(folder)
+            except OSError:
+                # Another worker was faster: its folder holds the same bytes.
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _shrink(self) -> None:
+        folders = sorted(
+            (path.stat().st_mtime, path)
+            for path in self._folder.iterdir()
+            if not path.name.startswith(".")
+        )
+        sizes = {path: _size_bytes(path) for _, path in folders}
+        total = sum(sizes.values())
+        for used_at, path in folders:
+            if total <= self._limit_bytes or time.time() - used_at < IN_USE_SECONDS:
+                return
+            # Renamed first: nobody finds half of a folder.
+            rubbish = path.with_name(f".{uuid.uuid4().hex}.old")
+            path.rename(rubbish)
+            shutil.rmtree(rubbish, ignore_errors=True)
+            total -= sizes[path]
+
+
+def fetch(objects: ObjectStore, key: str, path: Path, sha256: str) -> None:
+    """Copies an object into a file; raises ArtifactError if it is absent or was changed."""
+    digest = hashlib.sha256()
+    with objects.open(key) as source, path.open("wb") as target:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            target.write(chunk)
+    if digest.hexdigest() != sha256:
+        raise ArtifactError(f"{key} has changed: its sha256 is not {sha256}")
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

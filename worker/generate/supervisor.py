@@ -1,0 +1,130 @@
+"""The generate station: claims requests in batches, and keeps one warm child for each slot."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+import time
+from typing import Final
+
+from store import generations
+from store.generations import ClaimedGeneration
+from worker import locks
+from worker.devices import visible_gpus
+from worker.generate.adapter_cache import AdapterCache
+from worker.generate.attempt import BatchAttempt
+from worker.generate.warm_child import WarmChild
+from worker.process import Context, Station
+from worker.settings import DeviceSettings
+
+_LOG: Final = logging.getLogger(__name__)
+MOST_REQUESTS: Final = 8
+"""In one batch; each may ask for sixteen pictures, and the last waits for all."""
+
+
+def build(context: Context) -> Station:
+    """The station of `python -m worker generate`; its children start at once."""
+    station = GenerateStation(context, visible_gpus(DeviceSettings()))
+    station.start()
+    return station
+
+
+class GenerateStation:
+    """Batches in slots, each with a child of its own; GPUs are shared with trainers."""
+
+    def __init__(self, context: Context, gpus: tuple[str, ...] = ()) -> None:
+        self._context = context
+        self._folder = context.settings.work_dir / "generations" / context.worker_id
+        self._adapters = AdapterCache(context.settings.work_dir / "adapters", context.objects)
+        self.children = [
+            WarmChild(
+                context.settings,
+                {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {},
+            )
+            for slot in range(context.slots)
+        ]
+        self._free: queue.SimpleQueue[WarmChild] = queue.SimpleQueue()
+        self._idle = threading.Condition()
+        self._busy = 0
+        self._deadline: float | None = None
+        self._remove_dead_folders()
+        # Held by this object as long as this process lives.
+        self._alive = locks.try_lock(self._folder.with_name(f"{self._folder.name}.lock"))
+
+    def start(self) -> None:
+        """Starts the children, so that the first request does not wait for their libraries."""
+        for child in self.children:
+            child.start()
+            self._free.put(child)
+
+    def drain(self) -> None:
+        """Claims and works until nothing is due or the worker stops."""
+        try:
+            child = self._free.get_nowait()
+        except queue.Empty:
+            return
+        self._count(1)
+        try:
+            while not self._context.stopping.is_set() and (claimed := self._claim()):
+                self._attempt(claimed, child).run()
+        finally:
+            self._count(-1)
+            self._free.put(child)
+
+    def stop(self) -> None:
+        """Lets what runs finish within the grace, and gives the rest back."""
+        grace = self._context.settings.grace_seconds
+        self._deadline = time.monotonic() + grace
+        with self._idle:
+            # Twice: what is given back after the first has to be written.
+            if not self._idle.wait_for(lambda: self._busy == 0, timeout=2 * grace):
+                _LOG.warning("%d batches did not end within %g s", self._busy, 2 * grace)
+        for child in self.children:
+            child.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._alive is not None:
+            locks.unlock(self._alive)
+            self._alive = None
+
+    def _claim(self) -> tuple[ClaimedGeneration, ...]:
+        context = self._context
+        return context.database.transact(
+            lambda session: generations.claim_batch(
+                session,
+                context.worker_id,
+                most=MOST_REQUESTS,
+                lease_seconds=context.store_settings.lease_seconds,
+            )
+        )
+
+    def _attempt(self, claimed: tuple[ClaimedGeneration, ...], child: WarmChild) -> BatchAttempt:
+        first = claimed[0].lease
+        batch_id = f"{first.row_id}.t{first.token}"
+        _LOG.info("batch %s of %d requests", batch_id, len(claimed))
+        return BatchAttempt(
+            context=self._context,
+            claimed=claimed,
+            child=child,
+            adapters=self._adapters,
+            id=batch_id,
+            folder=self._folder / batch_id,
+            give_up=self._is_over,
+        )
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def _count(self, change: int) -> None:
+        with self._idle:
+            self._busy += change
+            self._idle.notify_all()
+
+    def _remove_dead_folders(self) -> None:
+        """Deletes what workers of this machine left that were killed."""
+        for folder in self._folder.parent.glob("*/"):
+            lock = locks.try_lock(folder.with_name(f"{folder.name}.lock"))
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                locks.unlock(lock)
