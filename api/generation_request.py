@@ -53,6 +53,7 @@ def resolve(
         score_with=resolve_rewards(asked.score_with, base_model),
         output_format=output_format,
         output_quality=asked.output_quality,
+        metadata=asked.metadata,
     )
     return Resolved(spec, guidance_warnings(chosen, guidance_scale))
 

@@ -29,6 +29,8 @@ _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _MEGABYTE: Final = 1_000_000
 _ALWAYS: Final = {"X-Content-Type-Options": "nosniff"}
+_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+"""Of every answer that is no page: what a browser makes of it loads and does nothing."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 headers.update({**scope["state"].get("headers", {}), **_ALWAYS})
                 headers["X-Request-ID"] = request_id
+                headers.setdefault("Content-Security-Policy", _POLICY)
             await send(message)
 
         try:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from api.schemas.common import Answer, names_row
+from api.schemas.jobs import Metadata
 from shortft_core.spec import AnyReward, Source, Spec
 from shortft_core.spec.generation import MOST_IMAGES
 from store.states import GenerationStatus
@@ -109,6 +110,8 @@ class GenerationRequest(Spec):
     """Of jpeg and webp."""
     response_format: Literal["url", "b64_json"] = "url"
     """Whether the answer to this request holds addresses only, or the bytes too once it is done."""
+    metadata: Metadata = Field(default_factory=dict)
+    """The caller's own labels; kept with the request, used for nothing."""
 
     @model_validator(mode="after")
     def _counts(self) -> Self:

@@ -56,6 +56,8 @@ class GenerationSpec(Spec):
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_quality: int | None = Field(default=None, ge=1, le=100)
     """Of jpeg and webp; None for the library's own."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """The caller's own labels; kept with the request, used for nothing."""
 
     @model_validator(mode="after")
     def _one_seed_per_prompt(self) -> Self:

@@ -22,9 +22,9 @@ from shortft_core.rewards import Composite
 from shortft_core.spec import Source
 from shortft_core.spec.generation import GenerationSpec, ScoreSpec, ServedAdapter
 from worker.children.endings import ending_of
+from worker.children.memory import is_out_of_memory
 from worker.children.pictures import Chain, Provenance, encode, read_picture
 from worker.children.pipelines import Pipelines, chain_of, warnings_of
-from worker.children.warm import is_out_of_memory
 from worker.generate.messages import Answer, Batch, Picture, Problem, Request
 
 Wanted = tuple[str, int]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-import torch
-
 from shortft_core.errors import (
     ArtifactError,
     DivergedError,
@@ -15,6 +13,7 @@ from shortft_core.errors import (
     UserError,
     WeightsError,
 )
+from worker.children.memory import is_out_of_memory
 from worker.protocol import Ended, ExitCode
 
 _BY_CLASS: Final[tuple[tuple[type[BaseException], str, ExitCode], ...]] = (
@@ -25,14 +24,9 @@ _BY_CLASS: Final[tuple[tuple[type[BaseException], str, ExitCode], ...]] = (
     (UserError, "invalid_config", ExitCode.REFUSED),
     (DivergedError, "nan_loss", ExitCode.REFUSED),
     (ArtifactError, "storage_error", ExitCode.FAILED),
-    # Something else may have taken the memory.
-    (torch.OutOfMemoryError, "out_of_memory", ExitCode.FAILED),
-    (MemoryError, "out_of_memory", ExitCode.FAILED),
 )
 _STORAGE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
 _JUDGES: Final = ("rewards", "evaluation.held_out")
-# What torch says on a CPU, where it has no class for it.
-_NO_MEMORY: Final = ("can't allocate memory", "not enough memory")
 
 
 def ending_of(error: Exception) -> Ended:
@@ -50,7 +44,8 @@ def _classify(error: Exception) -> tuple[str, ExitCode]:
             return code, exit_code
     if isinstance(error, OSError) and error.errno in _STORAGE:
         return "storage_error", ExitCode.FAILED
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
+    if is_out_of_memory(error):
+        # Something else may have taken it: the next attempt may succeed.
         return "out_of_memory", ExitCode.FAILED
     return "internal", ExitCode.FAILED
 

@@ -6,20 +6,14 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from worker.children.memory import is_out_of_memory
+
 _Value = TypeVar("_Value")
-_NO_MEMORY: Final = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    # What oneDNN says where its own allocation failed.
-    "could not create a primitive",
-    "could not execute a primitive",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +89,6 @@ class Warm:
         if self._entries.pop(key, None) is not None:
             for other in [k for k, entry in self._entries.items() if entry.upon == key]:
                 self._forget(other)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on an accelerator or on the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def held_bytes(value: object) -> int:

@@ -82,7 +82,9 @@ class WarmChild:
         heard_at = time.monotonic()
         while not give_up():
             message = child.receive(_LOOK_SECONDS)
-            self._pass_on_log(child)
+            if self._pass_on_log(child):
+                # A download draws its bar there: it is no hang.
+                heard_at = time.monotonic()
             if message is None:
                 self._check(child, heard_at)
                 continue
@@ -120,9 +122,11 @@ class WarmChild:
         patience = self._settings.generate_timeout_seconds
         return patience if self.was_ready else max(patience, _START_SECONDS)
 
-    def _pass_on_log(self, child: Child) -> None:
-        for line in child.new_log_lines():
+    def _pass_on_log(self, child: Child) -> bool:
+        lines = child.new_log_lines()
+        for line in lines:
             _LOG.info("generator %d: %s", child.pid, line)
+        return bool(lines)
 
 
 def _folder(path: Path) -> Path:

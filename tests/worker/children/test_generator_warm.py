@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from worker.children.warm import Warm, held_bytes, is_out_of_memory
+from worker.children.memory import is_out_of_memory
+from worker.children.warm import Warm, held_bytes
 
 KILOBYTE = 1024
 

@@ -1,0 +1,97 @@
+"""A worker process without messages: its row, its settings, and the kinds there are."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import workers
+from store.engine import open_database
+from store.models import Worker
+from store.settings import StoreSettings
+from store.states import JobStatus
+from tests.faults.harness import CONTRACT, TIMES, service
+from worker.process import KINDS, WorkerProcess
+from worker.settings import WorkerSettings
+
+ON_SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+
+
+def until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_a_builder(kind: str) -> None:
+    module, _, name = KINDS[kind].partition(":")  # type: ignore[index]
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+@ON_SQLITE
+def test_it_says_that_it_lives_and_that_it_ends(stack: StoreSettings, tmp_path: Path) -> None:
+    scaled = stack.model_copy(update=TIMES)
+    settings = WorkerSettings(work_dir=tmp_path / "work", grace_seconds=5.0)
+    process = WorkerProcess("default", 1, scaled, settings)
+    database = open_database(stack.database_address())
+    process.start()
+
+    def rows() -> tuple[Worker, ...]:
+        with database.read() as session:
+            return workers.alive(session)
+
+    until(lambda: len(rows()) == 1)
+    first = rows()[0].heartbeat_at
+    until(lambda: rows()[0].heartbeat_at > first)
+    assert (rows()[0].kind, rows()[0].state) == ("default", "ready")
+    process.stop()
+    assert rows() == ()
+    database.close()
+
+
+@ON_SQLITE
+def test_the_sweeper_alone_starts_work(stack: StoreSettings, tmp_path: Path) -> None:
+    settings = WorkerSettings(
+        work_dir=tmp_path / "work",
+        grace_seconds=5.0,
+        trainer_command=(sys.executable, str(CONTRACT)),
+    )
+    with service(stack, tmp_path) as running:
+        process = WorkerProcess("train", 1, running.settings, settings)
+        process.start()
+        # Nobody takes the messages.
+        job_ids = [running.create(updates=2) for _ in range(2)]
+        for job_id in job_ids:
+            assert running.until_status(job_id).status is JobStatus.SUCCEEDED
+        process.stop()
+
+
+def test_the_supervisors_start_without_torch() -> None:
+    script = (
+        "import sys, worker.app, worker.train.supervisor, worker.chores, worker.children.lifeline\n"
+        "print([name for name in ('torch', 'diffusers', 'fastapi') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "paint"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "invalid choice: 'paint'" in done.stderr

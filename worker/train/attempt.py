@@ -1,0 +1,268 @@
+"""One attempt at one job: its trainer from the first byte restored to the last byte published."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from shortft_core.errors import ArtifactError
+from shortft_core.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Event,
+    RunFinished,
+    RunStarted,
+    SamplesReady,
+    from_envelope,
+)
+from store import events, leases
+from store.errors import InvalidStateError, LeaseLostError, NotFoundError
+from store.leases import Claim
+from store.transitions import Lease
+from worker.pipes import Child, Message
+from worker.process import Context
+from worker.protocol import Control, Ended, ExitCode, TrainerJob
+from worker.settings import child_environment
+from worker.train.endings import Conclusion, conclude
+from worker.train.lease_keeper import LeaseKeeper
+from worker.train.outages import StorageError
+from worker.train.publish import store_result
+from worker.train.records import Records
+from worker.train.restore import Restorer
+from worker.train.stored import RunStorage
+
+_LOG: Final = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 0.1
+_LINGER_SECONDS: Final = 3.0
+"""How long grandchildren may hold the pipes of a trainer that is gone."""
+JOB_FILE: Final = "job.json"
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """Works on a claim until the job is given back, published, or somebody else's."""
+
+    context: Context
+    claim: Claim
+    folder: Path
+    gpus: tuple[str, ...]
+    """What the trainer may see of the GPUs; none on a machine without."""
+    locks: tuple[Path, ...]
+    child: Child | None = None
+    ended: Ended | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    killed: str | None = None
+    """Why this side killed the trainer."""
+    _best_due: int | None = None
+    _asked_at: float | None = None
+    _gone_at: float | None = None
+    _heard_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        context, lease = self.context, self.claim.lease
+        self.began_at = time.monotonic()
+        self.keeper = LeaseKeeper(
+            context.database,
+            lease,
+            context.store_settings,
+            control_seconds=context.settings.control_seconds,
+        )
+        self.records = Records(context.database, lease, self._gives_up)
+        self.storage = RunStorage(context.objects, self.records, self.folder, self._gives_up)
+
+    def run(self) -> None:
+        """Returns when the attempt is over, whatever came of it."""
+        self.keeper.start()
+        try:
+            conclusion = self._work()
+            # No more renewals: the lease ends with the transaction that follows.
+            self.keeper.stop()
+            conclude(self.records, conclusion, self.context.store_settings.backoff_seconds)
+        except LeaseLostError as error:
+            _LOG.warning("%s: nothing of it is published", error)
+        finally:
+            if self.child is not None:
+                self.child.kill()
+            self.keeper.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _work(self) -> Conclusion:
+        try:
+            spec = self._restorer().restore()
+        except StorageError as error:
+            return Conclusion(ExitCode.FAILED, "storage_error", str(error))
+        except NotFoundError as error:
+            return Conclusion(ExitCode.REFUSED, "dataset_error", str(error))
+        if self.keeper.wish is not None or self.context.stopping.is_set():
+            return Conclusion(ExitCode.STOPPED)
+        try:
+            child = self._spawn(spec)
+        except OSError as error:
+            return Conclusion(ExitCode.FAILED, "internal", f"no trainer could be started: {error}")
+        self._supervise(child)
+        return self._conclusion(child)
+
+    def _restorer(self) -> Restorer:
+        return Restorer(
+            job=self.claim.job,
+            objects=self.context.objects,
+            records=self.records,
+            folder=self.folder,
+            give_up=self._gives_up,
+        )
+
+    def _spawn(self, spec: dict[str, Any]) -> Child:
+        path = self.folder / JOB_FILE
+        job = TrainerJob(
+            job_id=self.claim.job.id,
+            lease_token=self.claim.lease.token,
+            spec=spec,
+            run_folder=str(self.folder),
+            lease_seconds=self.context.store_settings.lease_seconds,
+            locks=tuple(str(lock) for lock in self.locks),
+        )
+        path.write_text(job.model_dump_json(), encoding="utf-8")
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "SHORTFT_DEVICE": "cuda"}
+        child = Child.spawn(
+            [*self.context.settings.trainer_command, str(path)],
+            env=child_environment(seen if self.gpus else {}),
+            cwd=self.folder,
+        )
+        self.child = child
+        self._heard_at = time.monotonic()
+        self.keeper.attach(lambda order: child.send(order.model_dump()))
+        return child
+
+    def _supervise(self, child: Child) -> None:
+        """Passes on what the trainer says until it is gone; raises LeaseLostError."""
+        while not child.ended:
+            message = child.receive(_LOOK_SECONDS)
+            if message is not None:
+                self._heard_at = time.monotonic()
+                self._hear(message)
+            self._follow_log(child)
+            self.records.flush_if_due()
+            self._watch(child)
+        child.wait()
+        self._follow_log(child)
+        self._store_best()
+        self.records.flush()
+
+    def _follow_log(self, child: Child) -> None:
+        lines = child.new_log_lines()
+        if lines:
+            # A download draws its bar there: it is no hang.
+            self._heard_at = time.monotonic()
+            self.records.note_lines(lines)
+            for line in lines:
+                _LOG.info("%s: %s", self.claim.job.id, line)
+
+    def _hear(self, message: Message) -> None:
+        if message.get("object") == "ended":
+            self.ended = Ended.model_validate(message)
+            return
+        try:
+            event = from_envelope(message)
+        except ArtifactError as error:
+            self.records.note_lines([f"unknown message of the trainer: {error}"])
+            return
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if not isinstance(event, EvaluationDone | SamplesReady):
+            # The trainer writes `best/` after its pictures, and before anything else.
+            self._store_best()
+        match event:
+            case CheckpointSaved():
+                self.storage.checkpoint(event)
+            case SamplesReady():
+                self.storage.samples(event)
+            case RunStarted():
+                self.records.write(lambda session, lease: _start(session, lease, event))
+            case _:
+                self.records.note(event)
+        if isinstance(event, EvaluationDone) and event.is_best:
+            self._best_due = event.update
+        if isinstance(event, RunFinished):
+            self.summary = event.model_dump(mode="json", include={"outcome", "updates", "seconds"})
+
+    def _store_best(self) -> None:
+        if self._best_due is not None:
+            self.storage.best(self._best_due)
+            self._best_due = None
+
+    def _watch(self, child: Child) -> None:
+        """Ends a trainer whose time has come, by asking and then by force."""
+        now = time.monotonic()
+        if self.keeper.lost.is_set():
+            child.kill()
+            raise LeaseLostError(self.claim.lease.row_id, self.claim.lease.token)
+        if self._asked_at is None and self._is_to_end(child):
+            self._asked_at = now
+        settings = self.context.settings
+        if self._asked_at is not None and now - self._asked_at > settings.grace_seconds:
+            self._kill(child, f"it did not end within {settings.grace_seconds:g} s")
+        if now - self._heard_at > settings.no_progress_seconds:
+            self._kill(child, f"it gave no sign of life for {settings.no_progress_seconds:g} s")
+        if self._is_overdue(now):
+            self._kill(child, "its time was over long ago")
+        if child.wait(0) is not None and not child.ended:
+            self._gone_at = self._gone_at or now
+            if now - self._gone_at > _LINGER_SECONDS:
+                child.kill()
+
+    def _is_to_end(self, child: Child) -> bool:
+        if self.context.stopping.is_set():
+            child.send(Control(control="stop").model_dump())
+            return True
+        return self.keeper.wish is not None
+
+    def _is_overdue(self, now: float) -> bool:
+        """The trainer ends by itself after `max_runtime_seconds`, unless it hangs."""
+        limit = self.claim.job.spec.get("max_runtime_seconds")
+        slack = self.context.settings.no_progress_seconds
+        return limit is not None and now - self.began_at > limit + slack
+
+    def _kill(self, child: Child, why: str) -> None:
+        if self.killed is None:
+            self.killed = why
+            child.kill()
+
+    def _conclusion(self, child: Child) -> Conclusion:
+        code = self.ended.code if self.ended is not None else child.wait(0)
+        cause = child.exit_cause() if self.killed is None else f"killed, because {self.killed}"
+        if self.killed is not None and self._asked_at is not None:
+            code = ExitCode.STOPPED
+        if code == ExitCode.DONE:
+            return self._store_result()
+        said = self.ended or Ended(code=ExitCode.FAILED)
+        return Conclusion(code, said.error_code, said.error_message, cause, child.log_tail())
+
+    def _store_result(self) -> Conclusion:
+        try:
+            result = store_result(self.storage, self.records.lease, self.folder, self.claim.job)
+        except StorageError as error:
+            return Conclusion(ExitCode.FAILED, "storage_error", str(error))
+        return Conclusion(ExitCode.DONE, result=replace(result, summary=self.summary))
+
+    def _gives_up(self) -> bool:
+        """Whether waiting for a database or a store has no more sense."""
+        if self.keeper.lost.is_set():
+            return True
+        stopping, grace = self.context.stopping, self.context.settings.grace_seconds
+        return stopping.is_set() and time.monotonic() - (self._asked_at or self.began_at) > grace
+
+
+def _start(session: Session, lease: Lease, event: RunStarted) -> None:
+    """The first update begins; a job that is about to be cancelled or paused only notes it."""
+    try:
+        leases.start(session, lease, event)
+    except InvalidStateError:
+        events.append(session, lease, [event])

@@ -1,0 +1,204 @@
+"""The run folder of an attempt, filled with what earlier attempts stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from sqlalchemy.orm import Session
+
+from shortft_core.adapter_card import CARD_FILE
+from shortft_core.events import (
+    EvaluationDone,
+    Event,
+    LogLine,
+    SamplesReady,
+    from_envelope,
+    to_envelope,
+)
+from store import events, jobs, object_keys, prompt_sets, results
+from store.errors import NotFoundError
+from store.models import Checkpoint, Job
+from store.objects import ObjectStore
+from worker.train.outages import storing
+from worker.train.records import Records
+from worker.train.stored import MANIFEST_FILE, STATE_FILE
+
+EVENTS_FILE: Final = "events.jsonl"
+_TYPES: Final = frozenset(kind.model_fields["type"].default for kind in get_args(Event))
+_PAGE: Final = 500
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restorer:
+    """Fills one run folder; every method raises StorageError where the store stays away."""
+
+    job: Job
+    objects: ObjectStore
+    records: Records
+    folder: Path
+    give_up: Callable[[], bool]
+
+    def restore(self) -> dict[str, Any]:
+        """Makes the folder anew and returns the specification that the trainer gets.
+
+        Raises LeaseLostError, and NotFoundError for a prompt set that is gone.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        spec = self._with_prompts(self.job.spec)
+        update = self._checkpoint()
+        if update is not None:
+            self._best()
+            self._history()
+        return spec
+
+    def _checkpoint(self) -> int | None:
+        """Update of the newest checkpoint that is whole, now in the folder."""
+        for row in self.records.read(lambda session: _candidates(session, self.job)):
+            if self._fetch_checkpoint(row):
+                return row.update
+            message = f"checkpoint {row.update} is damaged; an older state is resumed from"
+            self.records.note(LogLine(level="warn", message=message))
+            if row.job_id == self.job.id:
+                self._forget(row)
+        return None
+
+    def _forget(self, row: Checkpoint) -> None:
+        self.records.write(lambda session, lease: results.forget_checkpoint(session, lease, row.id))
+
+    def _fetch_checkpoint(self, row: Checkpoint) -> bool:
+        """Whether state and manifest are those that were stored."""
+        prefix = object_keys.checkpoint_folder(row.object_key)
+        local = self.folder / "checkpoints" / f"{row.update:06d}"
+        state = self._fetch(prefix + STATE_FILE, local / STATE_FILE)
+        manifest = self._fetch(prefix + MANIFEST_FILE, local / MANIFEST_FILE)
+        if state == row.sha256 and manifest and _vouches(local / MANIFEST_FILE, row.sha256):
+            return True
+        shutil.rmtree(local, ignore_errors=True)
+        return False
+
+    def _best(self) -> None:
+        """The best adapter so far, which the manifest knows by its update alone."""
+        prefix = self.job.best_prefix
+        if prefix is None and self.job.parent_id is not None:
+            parent_id = self.job.parent_id
+            prefix = self.records.read(lambda session: _best_prefix(session, parent_id))
+        if prefix is not None and self.objects.exists(prefix + CARD_FILE):
+            for key in storing(prefix, lambda: self.objects.list(prefix), self.give_up):
+                self._fetch(key, self.folder / "best" / key.removeprefix(prefix))
+
+    def _history(self) -> None:
+        """The events so far, and the pictures that a report will show of them."""
+        found = self.records.read(lambda session: tuple(_history(session, self.job.id)))
+        local = [_with_local_keys(event, self.job.id) for event in found]
+        lines = [json.dumps(to_envelope(event), ensure_ascii=False) + "\n" for event in local]
+        (self.folder / EVENTS_FILE).write_text("".join(lines), encoding="utf-8")
+        for key in _shown_pictures(local):
+            stored = object_keys.samples_prefix(self.job.id) + key.removeprefix("samples/")
+            self._fetch(stored, self.folder / key)
+
+    def _with_prompts(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The specification with uploaded prompt sets as files, by paths within the folder.
+
+        Relative ones, so that the specification is the same in every attempt.
+        """
+        prompts, evaluation = self._local(spec["prompts"]), dict(spec["evaluation"])
+        evaluation["prompts"] = self._local(evaluation.get("prompts"))
+        return {**spec, "prompts": prompts, "evaluation": evaluation}
+
+    def _local(self, source: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if source is None or source.get("id") is None:
+            return source
+        name = f"prompts/{source['id']}.json"
+        (self.folder / "prompts").mkdir(exist_ok=True)
+        kept = object_keys.job_prefix(self.job.id) + name
+        # A set that was deleted since goes on living with the jobs that began with it.
+        if self._fetch(kept, self.folder / name) is None:
+            texts = self.records.read(
+                lambda session: prompt_sets.load(session, source["id"], self.job.project).prompts
+            )
+            data = json.dumps(texts).encode()
+            storing(kept, lambda: self.objects.write(kept, data), self.give_up)
+            (self.folder / name).write_bytes(data)
+        return {**source, "id": None, "path": name, "column": None}
+
+    def _fetch(self, key: str, target: Path) -> str | None:
+        """Copies an object into a file and returns its sha256; None where there is no object."""
+        if not storing(key, lambda: self.objects.exists(key), self.give_up):
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return storing(key, lambda: _copy(self.objects, key, target), self.give_up)
+
+
+def _copy(objects: ObjectStore, key: str, target: Path) -> str:
+    digest = hashlib.sha256()
+    with objects.open(key) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
+
+
+def _candidates(session: Session, job: Job) -> tuple[Checkpoint, ...]:
+    """Checkpoints of the job, the newest first; those of the job that it retries behind them."""
+    own = results.checkpoints(session, job.id)
+    if job.parent_id is None or job.parent_update is None:
+        return own
+    inherited = results.checkpoints(session, job.parent_id)
+    return (*own, *(row for row in inherited if row.update <= (job.parent_update or 0)))
+
+
+def _best_prefix(session: Session, job_id: str) -> str | None:
+    try:
+        return jobs.get(session, job_id).best_prefix
+    except NotFoundError:
+        return None
+
+
+def _vouches(manifest: Path, sha256: str) -> bool:
+    try:
+        content = json.loads(manifest.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("state_sha256") == sha256
+
+
+def _history(session: Session, job_id: str) -> list[Event]:
+    found: list[Event] = []
+    seq = 0
+    while page := events.after(session, job_id, seq, types=_TYPES, limit=_PAGE):
+        found += [from_envelope(events.envelope(row)) for row in page]
+        seq = page[-1].seq
+    return found
+
+
+def _with_local_keys(event: Event, job_id: str) -> Event:
+    """Pictures under the names that they have in a run folder."""
+    if not isinstance(event, SamplesReady):
+        return event
+    stored = object_keys.samples_prefix(job_id)
+    content = event.model_dump(mode="json")
+    for pair in content["pairs"]:
+        for picture in (pair["base"], pair["tuned"]):
+            picture["key"] = "samples/" + picture["key"].removeprefix(stored)
+    return SamplesReady.model_validate(content)
+
+
+def _shown_pictures(history: list[Event]) -> set[str]:
+    """Those of the best and of the last evaluation."""
+    samples = {event.update: event for event in history if isinstance(event, SamplesReady)}
+    best = [e.update for e in history if isinstance(e, EvaluationDone) and e.is_best]
+    shown = {update for update in (max(samples, default=None), *best[-1:]) if update in samples}
+    return {
+        picture.key
+        for update in shown
+        for pair in samples[update].pairs
+        for picture in (pair.base, pair.tuned)
+    }

@@ -1,0 +1,167 @@
+"""What an attempt stores while it runs: objects first, then the rows that name them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from shortft_core.adapter_card import CARD_FILE, read_card
+from shortft_core.artifacts import ArtifactStore
+from shortft_core.events import CheckpointSaved, LogLine, Picture, SamplePair, SamplesReady
+from store import object_keys, results
+from store.objects import ObjectStore, StoredObject
+from store.transitions import Lease
+from worker.train.outages import StorageError, storing
+from worker.train.records import Records
+
+_LOG: Final = logging.getLogger(__name__)
+STATE_FILE: Final = "state.safetensors"
+MANIFEST_FILE: Final = "manifest.json"
+KEPT_CHECKPOINTS: Final = 2
+"""The last good one is never deleted before the next is stored and verified."""
+_SAMPLES: Final = "samples/"
+
+
+class RunStorage:
+    """Carries what a trainer wrote into its run folder to the object store and the rows."""
+
+    def __init__(
+        self, objects: ObjectStore, records: Records, folder: Path, give_up: Callable[[], bool]
+    ) -> None:
+        self.patience_seconds = 4.0
+        """How long to try to store one file; a checkpoint is soon followed by the next."""
+        self._objects = objects
+        self._records = records
+        self._folder = folder
+        self._give_up = give_up
+        self._job_id, self._token = records.lease.row_id, records.lease.token
+        self._pictures: dict[str, StoredObject] = {}
+
+    def checkpoint(self, event: CheckpointSaved) -> None:
+        """Stores a checkpoint, its manifest last, then its row; forgets those that are too old.
+
+        One that cannot be stored is told of and left out: the next one may be. Raises
+        LeaseLostError.
+        """
+        prefix = object_keys.checkpoint_prefix(self._job_id, event.update, self._token)
+        local = self._folder / Path(event.key).parent
+        try:
+            stored = self.put_folder(local, prefix, last=MANIFEST_FILE)
+            self._require_same(stored.get(STATE_FILE), event)
+        except StorageError as error:
+            text = f"checkpoint {event.update}: {error}; the job goes on"
+            self._records.note(LogLine(level="warn", message=text))
+            return
+        named = event.model_copy(update={"key": object_keys.checkpoint_state(prefix)})
+        outdated = self._records.write(lambda session, lease: _add(session, lease, named))
+        for key in outdated:
+            self._forget(object_keys.checkpoint_folder(key))
+
+    def best(self, update: int) -> None:
+        """Stores the best adapter so far and names it in the job's row; raises LeaseLostError."""
+        prefix = object_keys.best_prefix(self._job_id, update, self._token)
+        try:
+            stored = self.put_folder(self._folder / "best", prefix, last=CARD_FILE)
+        except StorageError as error:
+            self._records.note(LogLine(level="warn", message=f"best adapter: {error}"))
+            return
+        if not is_whole(self._folder / "best", stored):
+            # The trainer has put a better one there meanwhile, and is about to say so.
+            return
+        self._records.write(lambda session, lease: results.set_best(session, lease, update, prefix))
+
+    def samples(self, event: SamplesReady) -> None:
+        """Stores the pictures of an evaluation and their rows; raises LeaseLostError."""
+        try:
+            pairs = tuple(self._pair(pair) for pair in event.pairs)
+        except StorageError as error:
+            self._records.note(LogLine(level="warn", message=f"samples: {error}"))
+            return
+        named = event.model_copy(update={"pairs": pairs})
+        stored = {picture.key: picture for picture in self._pictures.values()}
+        self._records.write(
+            lambda session, lease: results.add_samples(session, lease, named, stored)
+        )
+
+    def put_folder(self, local: Path, prefix: str, *, last: str = "") -> dict[str, StoredObject]:
+        """Stores every file of a folder, `last` behind the others; by path within the folder.
+
+        Raises StorageError.
+        """
+        names = sorted(names_below(local), key=lambda name: (name == last, name))
+        return {name: self.put_file(local / name, prefix + name) for name in names}
+
+    def put_file(self, local: Path, key: str) -> StoredObject:
+        """Stores one file; raises StorageError."""
+        return storing(
+            key,
+            lambda: self._objects.write_file(key, local),
+            self._give_up,
+            patience_seconds=self.patience_seconds,
+        )
+
+    def _pair(self, pair: SamplePair) -> SamplePair:
+        both = {"base": self._picture(pair.base), "tuned": self._picture(pair.tuned)}
+        return pair.model_copy(update=both)
+
+    def _picture(self, picture: Picture) -> Picture:
+        key = object_keys.samples_prefix(self._job_id) + picture.key.removeprefix(_SAMPLES)
+        # The base model's pictures are the same in every evaluation.
+        if key not in self._pictures:
+            self._pictures[key] = self.put_file(self._folder / picture.key, key)
+        return picture.model_copy(update={"key": key})
+
+    def _require_same(self, stored: StoredObject | None, event: CheckpointSaved) -> None:
+        if stored is None or stored.sha256 != event.sha256:
+            raise StorageError(event.key, "it is gone, or another than was announced")
+
+    def _forget(self, prefix: str) -> None:
+        """Deletes what no row names any more; what is left is rubbish, collected later."""
+        try:
+            storing(prefix, lambda: delete_below(self._objects, prefix), self._give_up)
+        except StorageError as error:
+            _LOG.warning("old checkpoint stays: %s", error)
+
+
+def names_below(folder: Path) -> Iterator[str]:
+    """Files in a folder by their paths within it, without hidden ones, which are unfinished."""
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            yield "/".join(parts)
+
+
+def is_whole(folder: Path, stored: Mapping[str, StoredObject]) -> bool:
+    """Whether stored files are those that the adapter card among them names."""
+    if not (folder / CARD_FILE).is_file():
+        return False
+    card, data = read_card(folder), (folder / CARD_FILE).read_bytes()
+    if stored[CARD_FILE].sha256 != hashlib.sha256(data).hexdigest():
+        return False
+    branches = zip(card.branches, card.sha256, strict=True)
+    return all(name in stored and stored[name].sha256 == sha256 for name, sha256 in branches)
+
+
+def delete_below(objects: ArtifactStore, prefix: str) -> None:
+    """Deletes every object whose key begins with `prefix`."""
+    for key in objects.list(prefix):
+        objects.delete(key)
+
+
+def _add(session: Session, lease: Lease, event: CheckpointSaved) -> list[str]:
+    """Adds the row; returns the keys of those whose rows are forgotten instead."""
+    before = results.checkpoints(session, lease.row_id)
+    for row in before:
+        # The same update again: its state has changed since, by an evaluation.
+        if (row.update, row.lease_token) == (event.update, lease.token):
+            results.forget_checkpoint(session, lease, row.id)
+    results.add_checkpoint(session, lease, event)
+    outdated = results.checkpoints(session, lease.row_id)[KEPT_CHECKPOINTS:]
+    for row in outdated:
+        results.forget_checkpoint(session, lease, row.id)
+    return [row.object_key for row in outdated]

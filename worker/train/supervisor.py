@@ -1,0 +1,127 @@
+"""The train station: claims jobs that are due, and works on as many at once as it has slots."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import threading
+from pathlib import Path
+from typing import Final
+
+from store import leases
+from store.leases import Claim
+from worker import locks
+from worker.devices import visible_gpus
+from worker.process import Context, Station
+from worker.settings import DeviceSettings
+from worker.train.attempt import Attempt
+
+_LOG: Final = logging.getLogger(__name__)
+RESOURCE_CLASSES: Final = ("default",)
+"""What jobs ask for unless an operator has several kinds of workers."""
+
+
+def build(context: Context) -> Station:
+    """The station of `python -m worker train`."""
+    return TrainStation(context, visible_gpus(DeviceSettings()))
+
+
+class TrainStation:
+    """Attempts in slots; each slot has GPUs of its own where there are any."""
+
+    def __init__(self, context: Context, gpus: tuple[str, ...] = ()) -> None:
+        self._context = context
+        self._gpus = gpus
+        self._runs = context.settings.work_dir / "runs" / context.worker_id
+        self._locks = context.settings.work_dir / "locks"
+        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(context.slots):
+            self._slots.put(slot)
+        self._idle = threading.Condition()
+        self._busy = 0
+        remove_dead_folders(self._runs.parent)
+        # Held by this object as long as this process lives.
+        self._alive = locks.try_lock(_liveness(self._runs))
+        self._runs.mkdir(parents=True, exist_ok=True)
+
+    def drain(self) -> None:
+        """Claims and works until nothing is due or the worker stops."""
+        try:
+            slot = self._slots.get_nowait()
+        except queue.Empty:
+            return
+        self._count(1)
+        try:
+            while not self._context.stopping.is_set() and (claim := self._claim()) is not None:
+                self._attempt(claim, slot).run()
+        finally:
+            self._count(-1)
+            self._slots.put(slot)
+
+    def stop(self) -> None:
+        """Waits for the attempts, which end by themselves once the worker stops."""
+        # Twice: the trainer may take one grace to save, the database another to answer.
+        patience = 2 * self._context.settings.grace_seconds
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._busy == 0, timeout=patience):
+                _LOG.warning("%d attempts did not end within %g s", self._busy, patience)
+                return
+        if self._alive is not None:
+            shutil.rmtree(self._runs, ignore_errors=True)
+            locks.unlock(self._alive)
+            self._alive = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it works on a job."""
+        return self._busy > 0
+
+    def _claim(self) -> Claim | None:
+        context = self._context
+        return context.database.transact(
+            lambda session: leases.claim(
+                session,
+                context.worker_id,
+                RESOURCE_CLASSES,
+                lease_seconds=context.store_settings.lease_seconds,
+            )
+        )
+
+    def _attempt(self, claim: Claim, slot: int) -> Attempt:
+        gpus = share_of(self._gpus, slot, self._context.slots)
+        names = [*(f"gpu-{gpu}" for gpu in gpus), claim.job.id]
+        _LOG.info("attempt %d at %s", claim.lease.attempt, claim.job.id)
+        return Attempt(
+            context=self._context,
+            claim=claim,
+            folder=self._runs / f"{claim.job.id}.t{claim.lease.token}",
+            gpus=gpus,
+            locks=tuple(self._locks / f"{name}.lock" for name in names),
+        )
+
+    def _count(self, change: int) -> None:
+        with self._idle:
+            self._busy += change
+            self._idle.notify_all()
+
+
+def share_of(gpus: tuple[str, ...], slot: int, slots: int) -> tuple[str, ...]:
+    """The GPUs of a slot: an equal part of all, or one that several slots take in turn."""
+    if not gpus:
+        return ()
+    return gpus[slot::slots] or (gpus[slot % len(gpus)],)
+
+
+def remove_dead_folders(runs: Path) -> None:
+    """Deletes the run folders of workers of this machine that are gone."""
+    for folder in runs.glob("*/"):
+        lock = locks.try_lock(_liveness(folder))
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            locks.unlock(lock)
+
+
+def _liveness(folder: Path) -> Path:
+    """The lock that a worker holds on its folder."""
+    return folder.with_name(f"{folder.name}.lock")
