@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from shortft_core.events import (
     CheckpointSaved,
+    DistilMetrics,
     EvaluationDone,
     Event,
     PhaseStarted,
@@ -101,6 +102,8 @@ def _progress(event: Event) -> dict[str, Any]:
     match event:
         case StepMetrics(update=done):
             return {"updates_completed": done, "latest_metrics": entry_of(event).data}
+        case DistilMetrics(update=done, updates=total):
+            return {"updates_completed": done, "updates_total": total}
         case PhaseStarted(phase=phase):
             return {"phase": phase}
         case CheckpointSaved(update=done):

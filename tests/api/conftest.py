@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
+from api import key_watch
 from api.app import create_app
 from api.service import Service
 from api.settings import ApiSettings
@@ -120,8 +121,12 @@ Opened = Callable[..., Api]
 
 
 @pytest.fixture
-def open_api(stack: StoreSettings) -> Iterator[Opened]:
-    """Starts the application with these settings; a client of another host has another `host`."""
+def open_api(stack: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    """Starts the application with these settings; a client of another host has another `host`.
+
+    That there are keys now is seen at once, not within a second.
+    """
+    monkeypatch.setattr(key_watch, "ASK_EVERY_SECONDS", 0.0)
     with ExitStack() as started:
 
         def start(*, host: str = "127.0.0.1", **settings: Any) -> Api:
