@@ -9,7 +9,7 @@ CODE := shortft_core store migrations api worker shortft_client shapes benchmark
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts docs fmt golden constraints
+.PHONY: help setup demo serve test check format lint types contracts docs fmt golden constraints
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,11 @@ $(READY): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[train,server,bench,dev]'
 	@touch $@
 
-demo: $(READY) ## Tune the bundled model for a few minutes; write a before/after picture
+demo: $(READY) ## Start the service, tune the bundled model over HTTP, draw before and after
 	$(BIN)/shortft demo
+
+serve: $(READY) ## Run the service on this machine until Ctrl-C
+	$(BIN)/shortft serve
 
 test: $(READY) ## Run every test that needs no GPU and no network
 	$(BIN)/pytest --numprocesses $(WORKERS)

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
-from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from migrations.run import upgrade
@@ -22,7 +21,6 @@ from shortft_core.errors import ShortFTError, UserError
 from store import api_keys
 from store.api_keys import NewApiKey, Scope
 from store.engine import Database, open_database
-from store.models import ApiKey
 from store.settings import store_settings
 
 app = typer.Typer(
@@ -89,13 +87,8 @@ def issue_first_key(database: Database, secret: bytes, file: Path | None) -> str
     """
 
     def issue(session: Session) -> str | None:
-        if database.engine.dialect.name == "postgresql":
-            # Of two that start together, one has to see the other's key.
-            session.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
-        if session.scalar(select(ApiKey.id).limit(1)) is not None:
-            return None
-        _, key = api_keys.issue(session, secret, _FIRST_KEY)
-        if file is not None:
+        key = api_keys.issue_first(session, secret, _FIRST_KEY)
+        if key is not None and file is not None:
             _write(file, key)
         return key
 

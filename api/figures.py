@@ -14,13 +14,12 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from api.service import Service
-from store import generations, jobs, workers
-from store.models import Generation, Job, Worker
-from store.states import TERMINAL, GenerationStatus, JobStatus
+from store import generations, jobs, statistics, workers
+from store.models import Worker
+from store.states import GenerationStatus
 
 _NEWEST: Final = 10_000
 """Finished rows that the histograms are made of."""
@@ -64,34 +63,26 @@ def _of_jobs(session: Session) -> Iterator[Metric]:
     finished = CounterMetricFamily(
         "shortft_jobs_finished", "Jobs that ended.", labels=["status", "error_code"]
     )
-    grouped = (
-        select(Job.status, Job.error_code, func.count())
-        .where(Job.status.in_(TERMINAL))
-        .group_by(Job.status, Job.error_code)
-    )
-    for status, code, count in session.execute(grouped):
+    for (status, code), count in statistics.finished_jobs(session).items():
         finished.add_metric([status, code or ""], count)
     yield finished
-    rows = session.execute(_times(Job, Job.status.in_(TERMINAL))).all()
-    yield _histogram("job_duration_seconds", "From first start to end.", _spans(rows), _DURATIONS)
-    waits = [(start - created).total_seconds() for created, start, _ in rows if start is not None]
-    yield _histogram("queue_wait_seconds", "From creation to first start.", waits, _DURATIONS)
+    spans = statistics.job_spans(session, _NEWEST)
+    worked, waited = (
+        _known(s.worked_seconds for s in spans),
+        _known(s.waited_seconds for s in spans),
+    )
+    yield _histogram("job_duration_seconds", "From first start to end.", worked, _DURATIONS)
+    yield _histogram("queue_wait_seconds", "From creation to first start.", waited, _DURATIONS)
 
 
 def _of_running_jobs(session: Session) -> Iterator[Metric]:
-    rows = session.execute(
-        select(Job.id, Job.latest_metrics)
-        .where(Job.status == JobStatus.RUNNING, Job.latest_metrics.is_not(None))
-        .order_by(Job.id.desc())
-        .limit(_MOST_REWARDS)
-    ).all()
     step = GaugeMetricFamily(
         "shortft_train_step_seconds", "The last update of a running job.", labels=["job"]
     )
     reward = GaugeMetricFamily(
         "shortft_reward", "Last mean reward of a running job, raw units.", labels=["job", "name"]
     )
-    for job_id, metrics in rows:
+    for job_id, metrics in statistics.running_metrics(session, _MOST_REWARDS):
         step.add_metric([job_id], metrics.get("seconds", 0.0))
         for name, value in sorted(metrics.get("terms", {}).items()):
             reward.add_metric([job_id, name], value)
@@ -108,9 +99,9 @@ def _of_generations(session: Session) -> Iterator[Metric]:
         if status not in {GenerationStatus.QUEUED, GenerationStatus.RUNNING}:
             total.add_metric([status], counts[status])
     yield total
-    succeeded = Generation.status == GenerationStatus.SUCCEEDED
-    spans = _spans(session.execute(_times(Generation, succeeded)).all())
-    yield _histogram("generation_seconds", "From first start to end.", spans, _SHORT)
+    spans = statistics.generation_spans(session, _NEWEST)
+    worked = _known(span.worked_seconds for span in spans)
+    yield _histogram("generation_seconds", "From first start to end.", worked, _SHORT)
 
 
 def _of_workers(rows: Sequence[Worker]) -> Iterator[Metric]:
@@ -129,23 +120,8 @@ def _of_workers(rows: Sequence[Worker]) -> Iterator[Metric]:
     yield age
 
 
-def _times(
-    table: type[Job | Generation], condition: ColumnElement[bool]
-) -> Select[datetime, datetime | None, datetime | None]:
-    return (
-        select(table.created_at, table.started_at, table.finished_at)
-        .where(condition)
-        .order_by(table.id.desc())
-        .limit(_NEWEST)
-    )
-
-
-def _spans(rows: Iterable[Row[datetime, datetime | None, datetime | None]]) -> list[float]:
-    return [
-        (finished - started).total_seconds()
-        for _, started, finished in rows
-        if started is not None and finished is not None
-    ]
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

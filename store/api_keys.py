@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session
 
 from store.clock import database_now
@@ -76,6 +76,17 @@ def issue(session: Session, secret: bytes, new: NewApiKey) -> tuple[ApiKey, str]
         "expires_at": new.expires_at,
     }
     return session.scalars(insert(ApiKey).returning(ApiKey), [row]).one(), key
+
+
+def issue_first(session: Session, secret: bytes, new: NewApiKey) -> str | None:
+    """The key itself if it is the first of all; None where one was made before."""
+    if session.get_bind().dialect.name == "postgresql":
+        # Of two that start together, one has to see the other's key.
+        session.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
+    if any_exist(session):
+        return None
+    _, key = issue(session, secret, new)
+    return key
 
 
 def authenticate(session: Session, secret: bytes, key: str) -> ApiKey | None:

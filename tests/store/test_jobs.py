@@ -146,7 +146,9 @@ def test_a_retry_goes_on_from_the_last_checkpoint(bench: Bench) -> None:
 def test_a_rerun_starts_anew(bench: Bench) -> None:
     job = bench.create()
     bench.database.transact(lambda session: jobs.cancel(session, job.id))
-    again = bench.database.transact(lambda session: jobs.rerun(session, job.id, jobs.Repeat(id="job_mine")))
+    again = bench.database.transact(
+        lambda session: jobs.rerun(session, job.id, jobs.Repeat(id="job_mine"))
+    )
     assert (again.id, again.parent_id, again.parent_update) == ("job_mine", job.id, None)
 
 

@@ -1,0 +1,1 @@
+"""Every request that the service understands, one function each; none of them sends anything."""
