@@ -22,7 +22,7 @@ class Server(uvicorn.Server):
             log_config=log_config,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=settings.grace_seconds,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         super().__init__(config)
 

@@ -39,7 +39,7 @@ class ApiSettings(BaseSettings):
     """Folder below which jobs may name files by `path`; none by default."""
     log_format: Literal["console", "json"] = "console"
     """Lines for people, or one JSON object a line."""
-    grace_seconds: int = Field(default=5, ge=1)
+    shutdown_seconds: int = Field(default=5, ge=1)
     """How long open requests and streams may go on after SIGTERM."""
     requests_per_minute: int = Field(default=600, ge=1)
     """Of one API key."""

@@ -36,6 +36,8 @@ class Manifest(Spec):
     state_sha256: str = ""
     halted: bool = False
     """Whether the guard ended the run."""
+    evaluation_due: bool = False
+    """Whether the run was stopped while it evaluated this state."""
     best_target: float | None = None
     best_update: int | None = None
     stage: int = 1
@@ -46,6 +48,12 @@ class Manifest(Spec):
     images: int = 0
     evaluations_with_gradient: int = 0
     evaluations_without_gradient: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every update is done, and the last state is evaluated."""
+        done = self.updates is not None and self.update >= self.updates
+        return done and not self.evaluation_due
 
 
 @dataclass(frozen=True, slots=True)

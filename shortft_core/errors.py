@@ -63,5 +63,9 @@ class ArtifactError(ShortFTError):
     """A stored artifact or checkpoint is torn, changed or belongs to something else."""
 
 
+class StoppedError(ShortFTError):
+    """A run was told to stop while it evaluated; what it had of the evaluation is dropped."""
+
+
 class DivergedError(ShortFTError, ArithmeticError):
     """A loss, gradient or merged weight is not finite; raised before it is used."""

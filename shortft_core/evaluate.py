@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shortft_core.artifacts import ArtifactStore
-from shortft_core.errors import DivergedError
+from shortft_core.errors import DivergedError, StoppedError
 from shortft_core.events import (
     AlertRaised,
     EvaluationDone,
@@ -72,11 +72,15 @@ class Panel:
     held_out: Mapping[str, Reward]
 
     @torch.no_grad()
-    def score(self, sampler: Sampler) -> Scores:
-        """Generates the panel's images and scores them with exact preprocessing."""
-        images = sampler.images(self.prompts, self.seeds)
+    def score(self, sampler: Sampler, before_batch: Callable[[], None] = lambda: None) -> Scores:
+        """Generates the panel's images and scores them with exact preprocessing.
+
+        `before_batch` may raise, which ends the work.
+        """
+        images = sampler.images(self.prompts, self.seeds, before_batch=before_batch)
         parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(images), sampler.batch_size):
+            before_batch()
             rows = slice(start, start + sampler.batch_size)
             seen = self._judge(images[rows].to(sampler.model.device), self.prompts[rows])
             for judge, scores in seen.items():
@@ -111,20 +115,25 @@ class Evaluator:
     store: ArtifactStore
     emit: EventSink
     on_best: Callable[[], None] = field(default=lambda: None)
+    should_stop: Callable[[], bool] = lambda: False
 
     @cached_property
     def base(self) -> Scores:
-        """The untuned model on the panel, made once."""
+        """The untuned model on the panel, made once; raises StoppedError."""
         plan = tuple(replace(evaluation, branches=()) for evaluation in self.tuned.plan)
         sampler = replace(self.tuned, plan=plan, adapter={})
-        scores = self.panel.score(sampler)
+        scores = self.panel.score(sampler, self._go_on)
         self._store_images("base", scores.images, sampler)
         return scores
+
+    def _go_on(self) -> None:
+        if self.should_stop():
+            raise StoppedError("told to stop while the panel was scored")
 
     def prepare(self) -> None:
         """Scores the base model, so that prompts or judges that cannot serve fail at once.
 
-        Raises DivergedError if a judge gives it a score that is not finite.
+        Raises DivergedError if a judge gives it a score that is not finite, and StoppedError.
         """
         broken = _not_finite(self.base)
         if broken is not None:
@@ -137,9 +146,10 @@ class Evaluator:
     def evaluate(self, update: int, *, best: float | None) -> Verdict:
         """One evaluation: pictures, scores, the alarm, and whether this is the best so far.
 
-        Best is the highest target among those whose held-out mean has not fallen too far.
+        Best is the highest target among those whose held-out mean has not fallen too far. Raises
+        StoppedError, before anything of it is told or kept.
         """
-        base, tuned = self.base, self.panel.score(self.tuned)
+        base, tuned = self.base, self.panel.score(self.tuned, self._go_on)
         alerts = self._alerts(update, base, tuned)
         target = tuned.mean(TARGET)
         is_best = not alerts and (best is None or target > best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -43,17 +43,26 @@ class Sampler:
     """What identifies the adapter, for the provenance of its images."""
 
     @torch.no_grad()
-    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] on the CPU; each depends on its prompt and seed alone."""
+    def images(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] on the CPU; each depends on its prompt and seed alone.
+
+        `before_batch` may raise, which ends the work.
+        """
         stacks = self._serving_stacks()
         batches = zip(
             _chunks(prompts, self.batch_size), _chunks(seeds, self.batch_size), strict=True
         )
         with stacks.held() if isinstance(stacks, WeightSets) else nullcontext():
-            parts = [
-                self.model.decode(self._latents(*batch, stacks)).clamp(0, 1).cpu()
-                for batch in batches
-            ]
+            parts = []
+            for batch in batches:
+                before_batch()
+                parts.append(self.model.decode(self._latents(*batch, stacks)).clamp(0, 1).cpu())
         return torch.cat(parts)
 
     def _serving_stacks(self) -> Stacks | None:

@@ -95,7 +95,8 @@ def run_job(
 ) -> Manifest:
     """Trains or resumes the job, and writes `adapter/` and `best/`. Returns the final state.
 
-    With `save_adapters`, each checkpoint holds the adapter of its update. Raises UserError for what the specification asks in vain, DivergedError for broken numbers.
+    With `save_adapters`, each checkpoint holds the adapter of its update. Raises UserError for what
+    the specification asks in vain, DivergedError for broken numbers.
     """
     spec = catalog.resolve(spec)
     folder.refuse_other(spec)
@@ -116,7 +117,7 @@ def run_job(
         spec=spec,
         method=job.method,
         prompts=prompt_set.prompts,
-        evaluator=job.evaluator(spec, folder, emit),
+        evaluator=job.evaluator(spec, folder, emit, should_stop),
         checkpoints=job.checkpoints(spec, folder),
         emit=emit,
         should_stop=should_stop,
@@ -138,7 +139,9 @@ class _Job:
     panel: Panel
     origin: Origin
 
-    def evaluator(self, spec: AlignSpec, folder: RunFolder, emit: EventSink) -> Evaluator:
+    def evaluator(
+        self, spec: AlignSpec, folder: RunFolder, emit: EventSink, should_stop: StopSignal
+    ) -> Evaluator:
         """Scores the tuned model on the panel, and keeps the best one."""
         return Evaluator(
             panel=self.panel,
@@ -147,6 +150,7 @@ class _Job:
             store=LocalStore(folder.path),
             emit=emit,
             on_best=lambda: self.publish(folder.best),
+            should_stop=should_stop,
         )
 
     def checkpoints(self, spec: AlignSpec, folder: RunFolder) -> Checkpoints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import fmean
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from shortft_core.checkpoint import Checkpoints, Manifest
 from shortft_core.device import peak_memory_bytes
 from shortft_core.ema import Ema
-from shortft_core.errors import DivergedError
+from shortft_core.errors import DivergedError, StoppedError
 from shortft_core.evaluate import Evaluator
 from shortft_core.events import (
     AlertRaised,
@@ -67,7 +67,8 @@ class Trainer:
         self.average = Ema(self._parameters(), options.ema_decay or 0.0)
         fresh = self.checkpoints.fresh(options.updates, self._starts(options.updates))
         self.state = self.checkpoints.resume(*self._training()) or fresh
-        self._evaluated, self._saved = self.state.update, self.state
+        self._evaluated = self.state.update - self.state.evaluation_due
+        self._saved = self.state
         self._paused = False
         self._durations: list[float] = []
         self._enter(self.state.stage)
@@ -84,12 +85,14 @@ class Trainer:
         except DivergedError:
             self.emit(self._finished("failed"))
             raise
-        self.emit(self._finished("completed" if self._complete() else "stopped"))
+        self.emit(self._finished("completed" if self.state.is_complete else "stopped"))
         return self.state
 
     def _loop(self) -> None:
         # First, so that a judge that cannot serve fails now and not an hour later.
         self._prepare()
+        if self.state.evaluation_due:
+            self._evaluate()
         while not self._ended():
             self._change_stage()
             started = time.monotonic()
@@ -127,8 +130,10 @@ class Trainer:
         """Scores the base model, and draws the threshold from it where the job leaves it open."""
         threshold = None
         if self.accelerator.is_main_process:
-            self.evaluator.prepare()
-            threshold = self.evaluator.auto_threshold()
+            # Told to stop: no update follows that could miss the threshold.
+            with suppress(StoppedError):
+                self.evaluator.prepare()
+                threshold = self.evaluator.auto_threshold()
         threshold = decide(self.accelerator, threshold)
         if self.spec.method.reward_threshold == "auto":
             self.method.objective.threshold = threshold
@@ -262,14 +267,16 @@ class Trainer:
         """Scores the panel, moves `best` if it may, and lets the guard act; once per update."""
         if self._evaluated == self.state.update:
             return
-        self._evaluated = self.state.update
         verdict = None
         if self.accelerator.is_main_process:
-            with self.averaged():
+            with self.averaged(), suppress(StoppedError):
                 verdict = self.evaluator.evaluate(self.state.update, best=self.state.best_target)
         verdict = decide(self.accelerator, verdict)
+        if self.state.evaluation_due != (verdict is None):
+            self._set(evaluation_due=verdict is None)
         if verdict is None:
             return
+        self._evaluated = self.state.update
         if verdict.is_best:
             self._set(best_target=verdict.target, best_update=self.state.update)
         if verdict.alarm:

@@ -101,7 +101,7 @@ def test_a_stream_ends_without_done_when_its_time_is_over(open_api: Opened) -> N
 @pytest.fixture
 def server(stack: StoreSettings) -> Iterator[Server]:
     """The service in a process of its own."""
-    with serving(stack, SHORTFT_MOST_STREAMS="3", SHORTFT_GRACE_SECONDS="20") as found:
+    with serving(stack, SHORTFT_MOST_STREAMS="3", SHORTFT_SHUTDOWN_SECONDS="20") as found:
         yield found
 
 

@@ -30,9 +30,9 @@ def _commands(text: str, program: str) -> Iterator[list[str]]:
     """Words after `program` in every code block and span of a document."""
     for block, span in CODE.findall(text):
         for line in (block or span).replace("\\\n", " ").splitlines():
-            words = shlex.split(line.strip(), comments=True)
-            if words[:1] == [program]:
-                yield words[1:]
+            # Lines of a longer shell command may hold half a quotation.
+            if line.split()[:1] == [program]:
+                yield shlex.split(line, comments=True)[1:]
 
 
 def _anchors(document: Path) -> set[str]:

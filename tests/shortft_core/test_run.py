@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from shortft_core.adapter_card import read_card
 from shortft_core.errors import UnknownNameError, UserError, WeightsError
-from shortft_core.events import Event, LogLine, RunFinished, RunStarted, read_jsonl
+from shortft_core.events import EvaluationDone, Event, LogLine, RunFinished, RunStarted, read_jsonl
 from shortft_core.run import RunFolder, run_job
 from shortft_core.spec import AlignSpec
 from shortft_core.spec.read import parse_spec
@@ -69,17 +69,30 @@ def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) ->
     assert len(list((path / "samples" / "base").glob("*.png"))) == 2
 
 
-def test_a_stopped_run_resumes_where_it_was(content: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 4])
+def test_a_run_that_is_stopped_even_while_it_evaluates_equals_a_whole_one(
+    content: dict[str, Any], tmp_path: Path, stop_after: int
+) -> None:
     spec = parse_spec(content)
-    run(spec, tmp_path / "parts", stop_after=2)
+    stopped = run(spec, tmp_path / "parts", stop_after=stop_after)
     resumed = run(spec, tmp_path / "parts")
-    run(spec, tmp_path / "whole")
-    assert [e.first_update for e in resumed if isinstance(e, RunStarted)] == [3]
-    assert [e.updates for e in resumed if isinstance(e, RunFinished)] == [4]
-    ours = load_file(tmp_path / "parts" / "adapter" / "branch_1.safetensors")
-    theirs = load_file(tmp_path / "whole" / "adapter" / "branch_1.safetensors")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    whole = run(spec, tmp_path / "whole")
+    assert [e.first_update for e in resumed if isinstance(e, RunStarted)] == [stop_after + 1]
+    assert [e.outcome for e in stopped if isinstance(e, RunFinished)] == ["stopped"]
+    assert [e.outcome for e in resumed if isinstance(e, RunFinished)] == ["completed"]
+    assert evaluations([*stopped, *resumed]) == evaluations(whole)
+    assert [update for update, _ in evaluations(whole)] == [2, 4]
+    for name in ("adapter", "best"):
+        ours = load_file(tmp_path / "parts" / name / "branch_1.safetensors")
+        theirs = load_file(tmp_path / "whole" / name / "branch_1.safetensors")
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def evaluations(events: list[Event]) -> list[tuple[int, dict[str, Any]]]:
+    """Update and scores of each evaluation."""
+    found = [event for event in events if isinstance(event, EvaluationDone)]
+    return [(event.update, event.model_dump(include={"tuned", "is_best"})) for event in found]
 
 
 def test_checkpoints_hold_adapters_where_asked(content: dict[str, Any], tmp_path: Path) -> None:

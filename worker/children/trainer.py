@@ -94,8 +94,7 @@ class Attempt:
             should_stop=self.lifeline.should_stop,
             save_adapters=True,
         )
-        complete = state.updates is not None and state.update >= state.updates
-        if not (complete or state.halted):
+        if not (state.is_complete or state.halted):
             if self.lifeline.ending is not None:
                 return self.lifeline.ending
             if self.paused_by_guard:

@@ -96,14 +96,18 @@ class Attempt:
     def _work(self) -> Conclusion:
         try:
             spec = self._restorer().restore()
-        except StorageError as error:
-            return Conclusion(ExitCode.FAILED, "storage_error", str(error))
+        except (StorageError, OSError) as error:
+            return _unstored(error)
         except NotFoundError as error:
             return Conclusion(ExitCode.REFUSED, "dataset_error", str(error))
         if self.keeper.wish is not None or self.context.stopping.is_set():
             return Conclusion(ExitCode.STOPPED)
         try:
-            child = self._spawn(spec)
+            job_file = self._write_job(spec)
+        except OSError as error:
+            return _unstored(error)
+        try:
+            child = self._spawn(job_file)
         except OSError as error:
             return Conclusion(ExitCode.FAILED, "internal", f"no trainer could be started: {error}")
         self._supervise(child)
@@ -118,7 +122,7 @@ class Attempt:
             give_up=self._gives_up,
         )
 
-    def _spawn(self, spec: dict[str, Any]) -> Child:
+    def _write_job(self, spec: dict[str, Any]) -> Path:
         path = self.folder / JOB_FILE
         job = TrainerJob(
             job_id=self.claim.job.id,
@@ -129,9 +133,12 @@ class Attempt:
             locks=tuple(str(lock) for lock in self.locks),
         )
         path.write_text(job.model_dump_json(), encoding="utf-8")
+        return path
+
+    def _spawn(self, job_file: Path) -> Child:
         seen = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "SHORTFT_DEVICE": "cuda"}
         child = Child.spawn(
-            [*self.context.settings.trainer_command, str(path)],
+            [*self.context.settings.trainer_command, str(job_file)],
             env=child_environment(seen if self.gpus else {}),
             cwd=self.folder,
         )
@@ -248,8 +255,8 @@ class Attempt:
     def _store_result(self) -> Conclusion:
         try:
             result = store_result(self.storage, self.records.lease, self.folder, self.claim.job)
-        except StorageError as error:
-            return Conclusion(ExitCode.FAILED, "storage_error", str(error))
+        except (StorageError, OSError) as error:
+            return _unstored(error)
         return Conclusion(ExitCode.DONE, result=replace(result, summary=self.summary))
 
     def _gives_up(self) -> bool:
@@ -258,6 +265,11 @@ class Attempt:
             return True
         stopping, grace = self.context.stopping, self.context.settings.grace_seconds
         return stopping.is_set() and time.monotonic() - (self._asked_at or self.began_at) > grace
+
+
+def _unstored(error: StorageError | OSError) -> Conclusion:
+    """The store, or the disk of this machine, is away or full: nobody's fault, and it passes."""
+    return Conclusion(ExitCode.FAILED, "storage_error", str(error))
 
 
 def _start(session: Session, lease: Lease, event: RunStarted) -> None:
