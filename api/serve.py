@@ -63,6 +63,20 @@ def migrate() -> None:
     _say(f"the tables are of version {head()}")
 
 
+def backup(
+    path: Annotated[Path, typer.Argument(help="File to write; it must not exist yet.")],
+) -> None:
+    """Copies the rows of a SQLite database in use, as they are at one moment."""
+    from store.backup import backup as copy
+    from store.engine import open_database
+    from store.settings import store_settings
+
+    database = open_database(store_settings().database_address())
+    copy(database, path)
+    database.close()
+    _say(f"the rows are in {path}; copy the objects next")
+
+
 def keys(context: typer.Context) -> None:
     """Makes, lists and revokes API keys: `create`, `list`, `revoke`."""
     command = [sys.executable, "-m", "api", "keys", *context.args]
@@ -73,6 +87,7 @@ def add(app: typer.Typer) -> None:
     """Puts these commands into the application."""
     app.command("serve")(serve)
     app.command("migrate")(migrate)
+    app.command("backup")(backup)
     app.command("keys", context_settings=_PASSED_ON)(keys)
 
 

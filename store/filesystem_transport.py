@@ -134,6 +134,11 @@ class Transport(filesystem.Transport):  # type: ignore[misc]  # kombu carries no
         # Of this connection: a process may use several folders, and what is bound differs.
         self.state = virtual.BrokerState()
 
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """None: kombu would warn in every log that it takes some host instead."""
+        return {}
+
 
 def _parse(content: bytes) -> dict[str, Any] | None:
     """A message, or None for whatever lacks what kombu takes for granted."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from api.embedded.settings import environment
 from tests.servers.processes import wait_until
 
 COMMAND: Final = (sys.executable, "-m", "shortft_core.cli", "serve")
-_TIMES: Final = {
+QUICK: Final[Mapping[str, str]] = {
     "SHORTFT_SWEEP_SECONDS": "0.5",
     "SHORTFT_HEARTBEAT_SECONDS": "1",
     "SHORTFT_LEASE_SECONDS": "10",
@@ -34,7 +34,7 @@ _READY: Final = re.compile(r"^ready: (http://\S+), ", re.MULTILINE)
 class EmbeddedService:
     """The process, and what it has said so far."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, variables: Mapping[str, str]) -> None:
         self.folder = folder
         self.said = ""
         self.process = subprocess.Popen(
@@ -44,7 +44,7 @@ class EmbeddedService:
             stderr=subprocess.STDOUT,
             text=True,
             env=environment(
-                _TIMES, defaults={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+                variables, defaults={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             ),
         )
         self._reader = threading.Thread(target=self._read)
@@ -82,9 +82,11 @@ class EmbeddedService:
 
 
 @contextmanager
-def embedded(folder: Path, *options: str) -> Iterator[EmbeddedService]:
+def embedded(
+    folder: Path, *options: str, variables: Mapping[str, str] | None = None
+) -> Iterator[EmbeddedService]:
     """A service that is gone when the block ends, with all its processes."""
-    service = EmbeddedService(folder, *options)
+    service = EmbeddedService(folder, *options, variables=QUICK if variables is None else variables)
     try:
         yield service
     finally:

@@ -32,7 +32,7 @@ def test_the_tour_with_curl_runs(tmp_path: Path) -> None:
     with embedded(tmp_path / "data", "--port", "0", variables={}) as service:
         script = "set -euo pipefail\n" + tour.replace(ADDRESS, service.address)
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["/bin/bash", "-c", script],
             cwd=tmp_path,
             env={"CURL_HOME": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/local/bin"},
             capture_output=True,
@@ -47,4 +47,4 @@ def test_the_tour_with_curl_runs(tmp_path: Path) -> None:
     assert "reward" in (tmp_path / "report.html").read_text(encoding="utf-8")
     with Image.open(tmp_path / "star.png") as star:
         assert star.size == (64, 64)
-        assert "a red star" in star.text["parameters"]
+        assert "a red star" in star.info["parameters"]

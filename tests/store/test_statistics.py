@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from shortft_core.events import RunStarted, StepMetrics
 from store import events, jobs, leases, results, statistics
 from store.leases import Report
+from store.pages import PageRequest
 from store.states import JobStatus
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def test_finished_jobs_are_counted_with_their_errors_and_times(bench: Bench) -> 
     report = Report(error_code="nan_loss", error_message="not finite")
     bench.database.transact(lambda session: leases.fail(session, failed, report))
     with bench.database.read() as session:
-        queued = jobs.page(session, jobs.JobFilter(), jobs.PageRequest()).rows[0].id
+        queued = jobs.page(session, jobs.JobFilter(), PageRequest()).rows[0].id
     bench.database.transact(lambda session: jobs.cancel(session, queued))
     with bench.database.read() as session:
         counts = statistics.finished_jobs(session)
@@ -57,8 +58,8 @@ def test_running_jobs_tell_their_latest_metrics(bench: Bench) -> None:
     started = RunStarted(spec_sha256=job.spec_sha256, updates=3)
     bench.database.transact(lambda session: leases.start(session, lease, started))
     for update in (1, 2):
-        metrics = [_step(update)]
-        bench.database.transact(lambda session, told=metrics: events.append(session, lease, told))
+        with bench.database.write() as session:
+            events.append(session, lease, [_step(update)])
     with bench.database.read() as session:
         told = statistics.running_metrics(session, 10)
     assert [(job_id, metrics["update"]) for job_id, metrics in told] == [(job.id, 2)]
