@@ -41,7 +41,8 @@ def refuse_mixture(chosen: Sequence[ChosenAdapter]) -> None:
     """Raises UserError unless all adapters belong to one model and one chain."""
     first = chosen[0]
     for index, other in enumerate(chosen[1:], start=1):
-        if other.served.id in {earlier.served.id for earlier in chosen[:index]}:
+        # Of one adapter there are several names.
+        if other.served.prefix in {earlier.served.prefix for earlier in chosen[:index]}:
             raise UserError(
                 f"adapters.{index}.id", "it is named twice", "Name it once, with the sum of scales"
             )

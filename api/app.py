@@ -13,6 +13,7 @@ from api.limits import Gate
 from api.routes import ROUTERS
 from api.service import open_service
 from api.settings import ApiSettings
+from api.urls import VERSION
 from store.settings import StoreSettings
 
 
@@ -40,5 +41,5 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
     common = openapi.refusals(*openapi.COMMON)
     for router in ROUTERS:
         app.include_router(router, responses=common)
-        app.include_router(router, prefix="/v1", include_in_schema=False)
+        app.include_router(router, prefix=VERSION, include_in_schema=False)
     return app

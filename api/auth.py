@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.concurrency import run_in_threadpool
 
 from api.problems import ProblemError
 from api.service import AnyService, Service
@@ -26,7 +29,10 @@ _HEADER: Final = APIKeyHeader(
     name="X-API-Key", auto_error=False, scheme_name="apiKeyHeader", description="The same key."
 )
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shortft"'}
-_USE_IS_NOTED_EVERY: Final = timedelta(minutes=1)
+_OPEN: Final = re.compile(
+    r"(/v1)?/(healthz|readyz|version|metrics|openapi\.json|docs(/[^/]*)?|problems/[^/]*)"
+)
+"""Paths that ask nobody who they are."""
 _LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 _MAKE_ONE: Final = "make a key on the machine of the service with `shortft keys create`"
 
@@ -55,25 +61,63 @@ class Caller:
 _EVERYTHING: Final = frozenset(Scope)
 
 
-def authenticated(
+async def admit(request: Request) -> None:
+    """Notes on whose behalf a request is answered, by its headers alone: its body is not read yet.
+
+    Open paths have no caller. Raises ProblemError 401 or 403 for a caller that is unknown.
+    """
+    if not is_open(request.scope["path"]):
+        request.state.caller = await _caller(request, request.app.state.service)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is answered whoever asks."""
+    return _OPEN.fullmatch(path) is not None
+
+
+async def authenticated(
+    request: Request,
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    _header: Annotated[str | None, Security(_HEADER)],
+) -> Caller:
+    """The caller that was admitted; the parameters are for the document alone."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+async def reads_figures(
     request: Request,
     service: AnyService,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    header: Annotated[str | None, Security(_HEADER)],
-) -> Caller:
-    """The caller of a request; raises ProblemError 401 for one that is unknown."""
-    shown = bearer.credentials if bearer is not None else header
+    _header: Annotated[str | None, Security(_HEADER)],
+) -> None:
+    """Raises ProblemError 401 for whoever may not read the figures of the whole service.
+
+    The token, where an operator has set one, is no API key: it opens nothing else.
+    """
+    token = service.settings.metrics_token
+    if token is not None:
+        shown = bearer.credentials if bearer is not None else ""
+        if secrets.compare_digest(shown.encode(), token.get_secret_value().encode()):
+            return
+    is_key_enough = token is None or await run_in_threadpool(service.key_watch.keys_exist)
+    if not (is_key_enough and (await _caller(request, service)).may(Scope.ADMIN)):
+        detail = "the token of the metrics is needed, or an API key of scope admin"
+        raise ProblemError("unauthenticated", detail, headers=_CHALLENGE)
+
+
+async def _caller(request: Request, service: Service) -> Caller:
+    shown = _shown(request)
     if shown is None:
-        return _without_key(request, service)
+        return await run_in_threadpool(_without_key, request, service)
     if not api_keys.is_well_formed(shown):
         raise ProblemError("unauthenticated", "the API key is mistyped", headers=_CHALLENGE)
-    with service.database.read() as session:
-        found = api_keys.authenticate(session, service.secret, shown)
+    found = await run_in_threadpool(_find, service, shown)
     if found is None:
         raise ProblemError(
             "unauthenticated", "the API key is unknown, expired or revoked", headers=_CHALLENGE
         )
-    _note_use(service, found)
+    service.key_uses.note(found.id)
     return Caller(
         project=found.project,
         api_key_id=found.id,
@@ -82,11 +126,15 @@ def authenticated(
     )
 
 
-def _note_use(service: Service, key: ApiKey) -> None:
-    """Within a minute, so that reading does not become writing."""
-    now = datetime.now(tz=UTC)
-    if key.last_used_at is None or now - key.last_used_at >= _USE_IS_NOTED_EVERY:
-        service.database.transact(lambda session: api_keys.note_use(session, key.id))
+def _shown(request: Request) -> str | None:
+    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
+    bearer = key if scheme.lower() == "bearer" else ""
+    return bearer or request.headers.get("x-api-key") or None
+
+
+def _find(service: Service, key: str) -> ApiKey | None:
+    with service.database.read() as session:
+        return api_keys.authenticate(session, service.secret, key)
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
@@ -127,10 +175,18 @@ def _without_key(request: Request, service: Service) -> Caller:
         raise ProblemError("unauthenticated", detail, headers=_CHALLENGE)
     origin = request.headers.get("origin")
     for url in (f"//{request.headers.get('host', '')}", *([origin] if origin else [])):
-        if not is_loopback(urlsplit(url).hostname or ""):
+        if not is_loopback(_host_of(url)):
             detail = f"without API keys the service answers to localhost alone: {_MAKE_ONE}"
             raise ProblemError("untrusted_host", detail)
     return Caller(DEFAULT_PROJECT, None, _EVERYTHING, None)
+
+
+def _host_of(url: str) -> str:
+    """Empty where there is none, or none that could be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

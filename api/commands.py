@@ -23,12 +23,14 @@ from store import api_keys
 from store.api_keys import NewApiKey, Scope
 from store.engine import Database, open_database
 from store.jobs import DEFAULT_PROJECT
+from store.server_secret import secret_file
 from store.settings import StoreSettings, store_settings
 
 keys_app: Final = typer.Typer(
     name="keys", help="Make, list and revoke API keys.", no_args_is_help=True
 )
 _console: Final = Console()
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the service, as `serve` names it.")]
 
 
 def serve(settings: ApiSettings, store: StoreSettings) -> None:
@@ -58,9 +60,10 @@ def create_key(
     ] = Scope.ADMIN.value,
     project: Annotated[str, typer.Option(help="Whose jobs it opens.")] = DEFAULT_PROJECT,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Make an API key and print it: it is shown this once."""
-    store = store_settings()
+    store = _store(data_dir)
     new = NewApiKey(
         name=name,
         scopes=parse_scopes(scopes),
@@ -68,7 +71,7 @@ def create_key(
         expires_at=None if days is None else datetime.now(tz=UTC) + timedelta(days=days),
     )
     database = _database(store)
-    secret = store.secret()
+    secret = _secret(store)
     _, key = database.transact(lambda session: api_keys.issue(session, secret, new))
     database.close()
     typer.echo(key)
@@ -77,9 +80,10 @@ def create_key(
 @keys_app.command("list")
 def list_keys(
     project: Annotated[str, typer.Option(help="Whose keys.")] = DEFAULT_PROJECT,
+    data_dir: DataDir = None,
 ) -> None:
     """List API keys, the newest first; the keys themselves are nowhere."""
-    database = _database(store_settings())
+    database = _database(_store(data_dir))
     with database.read() as session:
         rows = api_keys.keys(session, project)
     database.close()
@@ -102,9 +106,10 @@ def list_keys(
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="Id of the key, `key_…`.")],
     project: Annotated[str, typer.Option(help="Whose key.")] = DEFAULT_PROJECT,
+    data_dir: DataDir = None,
 ) -> None:
     """End an API key for good."""
-    database = _database(store_settings())
+    database = _database(_store(data_dir))
     database.transact(lambda session: api_keys.revoke(session, key_id, project))
     database.close()
     typer.echo(f"{key_id} is revoked")
@@ -125,6 +130,29 @@ def parse_scopes(text: str) -> frozenset[Scope]:
     if unknown:
         raise UserError("scopes", f"unknown scope {unknown[0]!r}", f"Use {', '.join(Scope)}")
     return frozenset(map(Scope, names))
+
+
+def _store(data_dir: Path | None) -> StoreSettings:
+    store = store_settings()
+    return store if data_dir is None else store.model_copy(update={"data_dir": data_dir})
+
+
+def _secret(store: StoreSettings) -> bytes:
+    """The secret of the service whose rows these are.
+
+    One that `serve` runs in a folder of its own has made it there; a database that was given by
+    address belongs to a service whose secret has to be given too.
+    """
+    given = (
+        store.secret_key,
+        store.secret_key_file,
+        store.database_url,
+        store.database_url_file,
+    )
+    if any(value is not None for value in given):
+        return store.secret()
+    made = secret_file(store.data_dir.absolute())
+    return store.model_copy(update={"secret_key_file": made}).secret()
 
 
 def _database(store: StoreSettings) -> Database:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,7 @@ from store.errors import (
     InvalidStateError,
     KeyInFlightError,
     KeyReusedError,
+    LostCommitError,
     NotFoundError,
     QuotaExceededError,
 )
@@ -44,6 +46,7 @@ _CODES: Final[Mapping[type[ShortFTError], str]] = {
     KeyReusedError: "idempotency_key_reused",
     KeyInFlightError: "idempotency_key_in_flight",
     BusyError: "unavailable",
+    LostCommitError: "unavailable",
     ArtifactError: "gone",
     MissingWeightsError: "model_not_available_offline",
     PlanError: "no_legal_plan",
@@ -99,10 +102,24 @@ def problem(
     )
 
 
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path of a request for the log: quoted, so that it cannot write lines of its own."""
+    return quote(scope["path"], safe="/:@", errors="backslashreplace")
+
+
 def unexpected(scope: Mapping[str, Any], error: Exception) -> Response:
     """The answer to a fault of ours: its cause goes into the log, never into the answer."""
-    _LOG.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+    _LOG.error("%s %s failed", scope["method"], path_of(scope), exc_info=error)
     return problem(scope, "internal", "The service failed; its log has the cause.")
+
+
+async def early(request: Request, error: Exception) -> Response:
+    """The answer to an error that no handler saw, because it came before any route."""
+    if isinstance(error, HTTPException):
+        return await _on_http(request, error)
+    if isinstance(error, ShortFTError):
+        return await _on_ours(request, error)
+    return await _on_database(request, error)
 
 
 async def _on_ours(request: Request, error: Exception) -> Response:

@@ -9,12 +9,14 @@ from typing import Any, Literal, cast
 
 from api.schemas.generations import Failure, GenerationAnswer, ImageAnswer
 from api.service import Service
+from api.urls import Urls
 from store.models import Generation, Image
 
 
 def answer(
     generation: Generation,
     service: Service,
+    urls: Urls,
     *,
     warnings: Sequence[str] = (),
     with_bytes: bool = False,
@@ -30,7 +32,7 @@ def answer(
         kind=cast('Literal["generate", "score"]', generation.kind),
         status=generation.status,
         request=_shown(generation.request),
-        images=_images(generation.images, service, with_bytes=with_bytes),
+        images=_images(generation.images, service, urls, with_bytes=with_bytes),
         warnings=list(dict.fromkeys((*warnings, *outcome.get("warnings", ())))),
         timings=dict(outcome.get("timings", {})),
         error=_error(generation),
@@ -38,28 +40,25 @@ def answer(
         started_at=generation.started_at,
         finished_at=generation.finished_at,
         urls={
-            "self": public_url(service, path),
-            "cancel": public_url(service, f"{path}/cancel"),
+            "self": urls.of(path),
+            "cancel": urls.of(f"{path}/cancel"),
         },
     )
 
 
-def public_url(service: Service, path: str) -> str:
-    """The address of a path as clients see it; the path alone where no address is configured."""
-    return f"{(service.settings.public_url or '').rstrip('/')}{path}"
-
-
-def _images(images: Sequence[Image], service: Service, *, with_bytes: bool) -> list[ImageAnswer]:
+def _images(
+    images: Sequence[Image], service: Service, urls: Urls, *, with_bytes: bool
+) -> list[ImageAnswer]:
     seen: Counter[str] = Counter()
     answers = []
     for image in images:
         data = service.objects.read(image.object_key, sha256=image.sha256) if with_bytes else None
-        answers.append(_image(image, seen[image.kind], service, data))
+        answers.append(_image(image, seen[image.kind], urls, data))
         seen[image.kind] += 1
     return answers
 
 
-def _image(image: Image, pair_index: int, service: Service, data: bytes | None) -> ImageAnswer:
+def _image(image: Image, pair_index: int, urls: Urls, data: bytes | None) -> ImageAnswer:
     return ImageAnswer(
         id=image.id,
         pair_index=pair_index,
@@ -72,7 +71,7 @@ def _image(image: Image, pair_index: int, service: Service, data: bytes | None) 
         scores=image.scores,
         sha256=image.sha256,
         size_bytes=image.size_bytes,
-        url=public_url(service, f"/images/{image.id}"),
+        url=urls.of(f"/images/{image.id}"),
         b64_json=None if data is None else base64.b64encode(data).decode(),
     )
 

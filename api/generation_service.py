@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends
 from fastapi.responses import JSONResponse, Response
@@ -18,13 +18,17 @@ from api.preferences import AnyPreference, Preference
 from api.problems import ProblemError
 from api.schemas.generations import GenerationAnswer
 from api.service import AnyService, Service
-from store import generations, live
+from api.urls import AnyUrls, Urls
+from shortft_core.errors import ShortFTError
+from store import generations, idempotency, live
 from store.broker import Queue
 from store.generations import NewGeneration
+from store.ids import new_id
 from store.models import Generation
 from store.states import OPEN_GENERATION, GenerationStatus
 
 RETRY_AFTER_SECONDS: Final = 2
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +38,43 @@ class Order:
     service: Service
     caller: Caller
     preference: Preference
+    urls: Urls
     headers: Mapping[str, str]
     """Of any answer to the caller: its rate limits."""
 
     def submit(
-        self, new: NewGeneration, keyed: Keyed | None, warnings: tuple[str, ...] = ()
+        self,
+        made: NewGeneration | ShortFTError,
+        keyed: Keyed | None,
+        warnings: tuple[str, ...] = (),
     ) -> Reply:
-        """Queues the generation, once for each idempotency key, and wakes a worker."""
+        """Queues the generation, once for each idempotency key, and wakes a worker.
+
+        Raises an error in its place, unless an earlier request with the key was answered.
+        """
+        generation_id = new_id("gen") if isinstance(made, ShortFTError) else made.id
 
         def work(session: Session) -> Reply:
             def create() -> GenerationAnswer:
-                generations.create(session, new)
-                row = generations.get(session, new.id, new.project)
-                return answer(row, self.service, warnings=warnings)
+                if isinstance(made, ShortFTError):
+                    raise made
+                generations.create(session, made)
+                row = generations.get(session, made.id, made.project)
+                return answer(row, self.service, self.urls, warnings=warnings)
 
             request = keyed.of(self.caller) if keyed is not None else None
-            return once(session, request, new.id, 202, create)
+            return once(session, request, generation_id, 202, create)
 
         reply = self.service.database.transact(work)
         self.service.doorbell.ring(Queue.GENERATE)
         return reply
+
+    def is_repetition(self, keyed: Keyed | None) -> bool:
+        """Whether an earlier request came with the key, so that this one will do nothing."""
+        if keyed is None:
+            return False
+        with self.service.database.read() as session:
+            return idempotency.is_known(session, keyed.of(self.caller))
 
     async def finished(self, generation_id: str, seconds: float) -> Generation | None:
         """The generation once it is over, or None if it takes longer; no thread waits for it."""
@@ -73,11 +94,11 @@ class Order:
         row = await self.finished(reply.resource_id, seconds) if seconds else None
         headers = {**self.headers, **reply.headers, **self.preference.headers}
         if row is None:
-            return pending(reply, headers)
+            return self._pending(reply, headers)
         shown = await asyncio.to_thread(
-            lambda: answer(row, self.service, warnings=warnings, with_bytes=with_bytes)
+            lambda: answer(row, self.service, self.urls, warnings=warnings, with_bytes=with_bytes)
         )
-        headers["Content-Location"] = f"/generations/{row.id}"
+        headers["Content-Location"] = self.urls.of(f"/generations/{row.id}")
         return JSONResponse(shown.model_dump(mode="json"), 200, headers)
 
     async def respond_with_image(self, reply: Reply) -> Response:
@@ -86,7 +107,7 @@ class Order:
         row = await self.finished(reply.resource_id, seconds)
         headers = {**self.headers, **reply.headers, **self.preference.headers}
         if row is None:
-            return pending(reply, headers)
+            return self._pending(reply, headers)
         if row.status is not GenerationStatus.SUCCEEDED:
             detail = row.error_message or f"generation {row.id} was {row.status}"
             extra: dict[str, Any] = {
@@ -99,29 +120,42 @@ class Order:
         picture = row.images[0]
         data = await asyncio.to_thread(self.service.objects.read, picture.object_key)
         headers |= {
-            "Content-Location": f"/images/{picture.id}",
+            "Content-Location": self.urls.of(f"/images/{picture.id}"),
             "X-Generation-Id": row.id,
             "X-Seed": str(picture.seed),
         }
         return Response(data, 200, headers, picture.media_type)
 
+    def _pending(self, reply: Reply, headers: dict[str, str]) -> Response:
+        """202 (200 for a repetition) and where the result will be."""
+        where = self.urls.of(f"/generations/{reply.resource_id}")
+        retry = {"Location": where, "Retry-After": str(RETRY_AFTER_SECONDS)}
+        return JSONResponse(dict(reply.body), reply.status, {**retry, **headers})
+
+
+def resolved(work: Callable[[], _T], keyed: Keyed | None) -> _T | ShortFTError:
+    """What `work` returns; what it raises as well, where the request may be a repetition.
+
+    A repeated request gets its first answer, even if it could not be accepted any more.
+    """
+    try:
+        return work()
+    except ShortFTError as refused:
+        if keyed is None:
+            raise
+        return refused
+
 
 def order(
-    service: AnyService, caller: Generator, preferred: AnyPreference, response: Response
+    service: AnyService,
+    caller: Generator,
+    preferred: AnyPreference,
+    urls: AnyUrls,
+    response: Response,
 ) -> Order:
     """The order of a request."""
-    return Order(service, caller, preferred, dict(response.headers))
+    return Order(service, caller, preferred, urls, dict(response.headers))
 
 
 AnyOrder = Annotated[Order, Depends(order)]
 """Parameter of a route: who asks for a generation, and how."""
-
-
-def pending(reply: Reply, headers: dict[str, str]) -> Response:
-    """202 (200 for a repetition) and where the result will be."""
-    headers = {
-        "Location": f"/generations/{reply.resource_id}",
-        "Retry-After": str(RETRY_AFTER_SECONDS),
-        **headers,
-    }
-    return JSONResponse(dict(reply.body), reply.status, headers)

@@ -6,13 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.auth import Caller
+from api.problems import ProblemError
+from api.urls import unversioned
 from store import idempotency
 from store.idempotency import KeyedRequest
 
@@ -61,14 +65,25 @@ class Reply:
         """Tells a repetition from the first request."""
         return {"Idempotent-Replayed": "true"} if self.replayed else {}
 
+    def response(self, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+        """What is sent, with these headers too."""
+        return JSONResponse(dict(self.body), self.status, {**headers, **self.headers})
+
 
 async def keyed(request: Request, idempotency_key: IdempotencyKey = None) -> Keyed | None:
-    """The key of a request with a JSON body or none; None without a key."""
+    """The key of a request with a JSON body or none; None without a key.
+
+    Raises ProblemError for any other body: it has not been looked at before where its type is
+    another one.
+    """
     if idempotency_key is None:
         return None
     body = await request.body()
-    content = json.loads(body) if body else None
-    return keyed_by(request, idempotency_key, content)
+    try:
+        content = json.loads(body) if body else None
+        return keyed_by(request, idempotency_key, content)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError("malformed", f"the body is no JSON: {error}") from error
 
 
 AnyKeyed = Annotated[Keyed | None, Depends(keyed)]
@@ -78,7 +93,7 @@ AnyKeyed = Annotated[Keyed | None, Depends(keyed)]
 def keyed_by(request: Request, key: str, content: object) -> Keyed:
     """A key for content of any form that JSON can hold; the query counts as content."""
     canonical = json.dumps([sorted(request.query_params.multi_items()), content], sort_keys=True)
-    path = request.url.path.removeprefix("/v1")
+    path = unversioned(request.scope["path"])
     return Keyed(key, f"{request.method} {path}", hashlib.sha256(canonical.encode()).hexdigest())
 
 

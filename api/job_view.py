@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from sqlalchemy.orm import Session
 
 from api.schemas import jobs as shapes
+from api.urls import Urls
 from store import jobs, workers
 from store.models import Artifact, Job, Worker
 from store.states import HELD, JobStatus, allowed
@@ -35,7 +36,7 @@ def surroundings(session: Session, job: Job) -> Surroundings:
     return Surroundings(jobs.queue_position(session, job), train)
 
 
-def view(session: Session, job: Job) -> shapes.JobObject:
+def view(session: Session, job: Job, urls: Urls) -> shapes.JobObject:
     """The job as an answer; its artifacts and adapter are loaded."""
     around = surroundings(session, job)
     now = datetime.now(tz=UTC)
@@ -66,12 +67,12 @@ def view(session: Session, job: Job) -> shapes.JobObject:
         best_update=job.best_update,
         resumable_update=job.resumable_update,
         last_event=job.event_seq,
-        result=_result(job),
+        result=_result(job, urls),
         error=_error(job),
         parent=_parent(job),
         worker=_worker(job),
         allowed_actions=list(allowed(job.status)),
-        urls=_urls(job.id),
+        urls=_urls(job.id, urls),
     )
 
 
@@ -81,7 +82,7 @@ def etag(job: shapes.JobObject) -> str:
     return f'W/"{moment:x}-{job.last_event}-{job.queue.position}-{job.queue.reason}"'
 
 
-def artifact_ref(artifact: Artifact) -> shapes.ArtifactRef:
+def artifact_ref(artifact: Artifact, urls: Urls) -> shapes.ArtifactRef:
     """One file of a result."""
     return shapes.ArtifactRef(
         id=artifact.id,
@@ -89,7 +90,7 @@ def artifact_ref(artifact: Artifact) -> shapes.ArtifactRef:
         filename=artifact.filename,
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
-        url=f"/jobs/{artifact.job_id}/artifacts/{artifact.id}/content",
+        url=urls.of(f"/jobs/{artifact.job_id}/artifacts/{artifact.id}/content"),
     )
 
 
@@ -147,12 +148,12 @@ def _durations(job: Job, now: datetime) -> shapes.Durations:
     )
 
 
-def _result(job: Job) -> shapes.Result | None:
+def _result(job: Job, urls: Urls) -> shapes.Result | None:
     if job.status is not JobStatus.SUCCEEDED:
         return None
     return shapes.Result(
         adapter_id=job.adapter.id if job.adapter else None,
-        artifacts=[artifact_ref(artifact) for artifact in job.artifacts],
+        artifacts=[artifact_ref(artifact, urls) for artifact in job.artifacts],
     )
 
 
@@ -176,8 +177,8 @@ def _worker(job: Job) -> shapes.WorkerRef | None:
     return shapes.WorkerRef(id=job.lease_owner, heartbeat_at=job.heartbeat_at)
 
 
-def _urls(job_id: str) -> shapes.JobUrls:
-    own = f"/jobs/{job_id}"
+def _urls(job_id: str, urls: Urls) -> shapes.JobUrls:
+    own = urls.of(f"/jobs/{job_id}")
     parts = ("events", "logs", "metrics", "samples", "checkpoints", "artifacts", "report", "cancel")
-    urls = {part: f"{own}/{part}" for part in parts}
-    return shapes.JobUrls(self=own, stream=f"{own}/events/stream", **urls)
+    below = {part: f"{own}/{part}" for part in parts}
+    return shapes.JobUrls(self=own, stream=f"{own}/events/stream", **below)

@@ -1,4 +1,4 @@
-"""The outermost layer: ids of requests, sizes of bodies, and a last answer to what nobody caught.
+"""The outermost layer: ids of requests, who asks, sizes of bodies, and a last answer to any fault.
 
 It is plain ASGI, because the framework's own limit answers with plain text and outside of every
 error handler.
@@ -17,17 +17,24 @@ from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import problem, unexpected
+from api.auth import admit
+from api.errors import early, path_of
 from api.problems import ProblemError
 
 DEEPEST: Final = 64
 """Levels of nesting in a JSON body; a job specification has eight."""
 _ACCESS: Final = logging.getLogger("api.access")
 _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# It ends at the end of the body too, and gives nothing back: no body makes it start over.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(sorted({*range(256)} - {*b"[]{}"}))
 _MEGABYTE: Final = 1_000_000
+MOST_JSON_BYTES: Final = 4 * _MEGABYTE
+"""Of a JSON body, which is read whole; more prompts than that come as a file."""
 _ALWAYS: Final = {"X-Content-Type-Options": "nosniff"}
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 """Of every answer that is no page: what a browser makes of it loads and does nothing."""
@@ -41,7 +48,7 @@ class _Answer:
 
 
 class Gate:
-    """Lets a request in with an id and a body of bounded size and depth; logs how it ended."""
+    """Lets known callers in, with an id and a body of bounded size and depth; logs how it ended."""
 
     def __init__(self, app: ASGIApp, max_body_mb: float) -> None:
         self._app = app
@@ -71,7 +78,7 @@ class Gate:
             _ACCESS.info(
                 "%s %s %d",
                 scope["method"],
-                scope["path"],
+                path_of(scope),
                 answer.status,
                 extra={
                     "request_id": request_id,
@@ -82,33 +89,37 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
         try:
+            await admit(Request(scope))
             checked = await self._checked(Headers(scope=scope), receive)
             await self._app(scope, checked, send)
-        except (ProblemError, HTTPException) as refused:
-            if answer.status:
-                raise
-            code = refused.code if isinstance(refused, ProblemError) else "payload_too_large"
-            response = problem(scope, code, refused.detail, headers={"Connection": "close"})
-            await response(scope, receive, send)
         except Exception as error:
-            # The last place that can still answer; the cause is logged there.
+            # The last place that can still answer; the cause of a fault is logged there.
             if answer.status:
                 raise
-            await unexpected(scope, error)(scope, receive, send)
+            response = await early(Request(scope), error)
+            if _has_body(Headers(scope=scope)):
+                response.headers["Connection"] = "close"
+            await response(scope, receive, send)
 
     async def _checked(self, headers: Mapping[str, str], receive: Receive) -> Receive:
         """The body as it comes, counted; JSON is read first, because its depth has to be known."""
-        self._refuse_declared(headers.get("content-length", "0"))
-        counted = _counted(receive, self._most_bytes)
-        if "json" not in headers.get("content-type", ""):
-            return counted
-        return await _read_json(counted)
+        is_json = "json" in headers.get("content-type", "").lower()
+        most_bytes = min(self._most_bytes, MOST_JSON_BYTES) if is_json else self._most_bytes
+        _refuse_declared(headers.get("content-length", "0"), most_bytes)
+        counted = _counted(receive, most_bytes)
+        return await _read_json(counted) if is_json else counted
 
-    def _refuse_declared(self, length: str) -> None:
-        if not (length.isascii() and length.isdigit()):
-            raise ProblemError("malformed", "Content-Length is no number")
-        if len(length) > len(str(self._most_bytes)) or int(length) > self._most_bytes:
-            raise _too_large(self._most_bytes)
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    """Whether more than the head may be on its way, which nobody is going to read."""
+    return not {"content-length", "transfer-encoding"}.isdisjoint(headers)
+
+
+def _refuse_declared(length: str, most_bytes: int) -> None:
+    if not (length.isascii() and length.isdigit()):
+        raise ProblemError("malformed", "Content-Length is no number")
+    if len(length) > len(str(most_bytes)) or int(length) > most_bytes:
+        raise _too_large(most_bytes)
 
 
 def _counted(receive: Receive, most_bytes: int) -> Receive:
@@ -149,12 +160,15 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
 
 
 def _refuse_deep(body: bytes) -> None:
-    depth = 0
-    for token in _TOKEN.finditer(body):
-        first = body[token.start()]
-        depth += (first in b"[{") - (first in b"]}")
-        if depth > DEEPEST:
-            raise ProblemError("too_deep", f"the body has more than {DEEPEST} levels")
+    """Takes the innermost pair of brackets away as often as the body may be deep, then looks."""
+    left = _STRING.sub(b"", body).translate(_SQUARE, _NO_BRACKETS)
+    for _ in range(DEEPEST):
+        before, left = left, left.replace(b"[]", b"")
+        if left == before:
+            break
+    # What is never closed is no JSON, but the parser would go down all of it before it says so.
+    if b"[]" in left or left.count(b"[") > DEEPEST:
+        raise ProblemError("too_deep", f"the body has more than {DEEPEST} levels")
 
 
 def _too_large(most_bytes: int) -> HTTPException:

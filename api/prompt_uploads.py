@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
 from fastapi import Request
 
 from api.bodies import Form, parse, read_body
+from api.idempotent import IdempotencyKey, Keyed, keyed_by
 from api.schemas.prompt_sets import MOST_CHARACTERS, MOST_PROMPTS, NewPromptSet
 from shortft_core import prompts
 from shortft_core.errors import PromptError, UserError
@@ -35,12 +36,16 @@ class PromptUpload:
 
     name: str
     prompts: PromptSet
+    keyed: Keyed | None = None
 
     @classmethod
-    async def read(cls, request: Request) -> Self:
+    async def read(cls, request: Request, idempotency_key: IdempotencyKey = None) -> Self:
         """What the body holds; raises UserError or ProblemError for what cannot be a set."""
         body = await read_body(request, most_files=1)
-        return cls.from_form(body) if isinstance(body, Form) else cls.from_json(body)
+        content = body.content() if isinstance(body, Form) else body
+        keyed = None if idempotency_key is None else keyed_by(request, idempotency_key, content)
+        found = cls.from_form(body) if isinstance(body, Form) else cls.from_json(body)
+        return replace(found, keyed=keyed)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.schemas.health import Check
 from api.service import Service, check_migrations
 from shortft_core.errors import ShortFTError
+from store import object_keys
 
 _LOG: Final = logging.getLogger(__name__)
 _TIMEOUT_SECONDS: Final = 1.0
@@ -23,7 +23,11 @@ _FAULTS: Final = (SQLAlchemyError, RedisError, ShortFTError, OSError, TimeoutErr
 
 
 def check_all(service: Service) -> dict[str, Check]:
-    """The checks by name."""
+    """The checks by name, not older than a few seconds."""
+    return service.readiness.get(lambda: _checks(service))
+
+
+def _checks(service: Service) -> dict[str, Check]:
     return {
         "database": _check(lambda: _database(service), "it cannot be reached"),
         "migrations": _check(lambda: check_migrations(service.database), "they are not applied"),
@@ -50,12 +54,12 @@ def _check(attempt: Callable[[], None], problem: str, *, required: bool = True) 
 
 
 def _database(service: Service) -> None:
-    with service.database.engine.connect() as connection:
+    with service.database.reader.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
 def _storage(service: Service) -> None:
-    key, data = f"probes/{secrets.token_hex(8)}", b"probe"
+    key, data = object_keys.probe_key(), b"probe"
     service.objects.write(key, data)
     try:
         service.objects.read(key)

@@ -17,8 +17,8 @@ from api.schemas.generations import ScoreOptions, ScoreRequest
 from api.service import Service
 from shortft_core import catalog
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import Source
-from shortft_core.spec.generation import MOST_IMAGES, ScoredImage, ScoreSpec
+from shortft_core.spec import AnyReward, Source
+from shortft_core.spec.generation import MOST_IMAGES, ScoredImage
 from shortft_core.spec.rewards import PresetTerm, PretrainedTerm, reward_term
 from store import generations, object_keys
 
@@ -71,17 +71,25 @@ class Asked:
         refuse_path(asked.source, "source")
         return cls(image_ids, uploads, prompts, asked.source, keyed)
 
-    def store(self, service: Service, generation_id: str) -> tuple[ScoredImage, ...]:
+    def uploaded(self, generation_id: str) -> tuple[ScoredImage, ...]:
+        """The uploads under the keys that they will have; nothing is stored yet."""
+        prompts = self.prompts or ("",) * len(self.uploads)
+        return tuple(
+            ScoredImage(
+                key=f"{object_keys.upload_prefix(generation_id)}{index:02d}."
+                f"{pictures.SUFFIXES[facts.media_type]}",
+                sha256=hashlib.sha256(upload.data).hexdigest(),
+                prompt=prompt,
+            )
+            for index, ((upload, facts), prompt) in enumerate(
+                zip(self.uploads, prompts, strict=True)
+            )
+        )
+
+    def store(self, service: Service, images: Sequence[ScoredImage]) -> None:
         """Stores the uploads; what no row names in the end is collected as rubbish."""
-        scored = []
-        for index, (upload, facts) in enumerate(self.uploads):
-            suffix = pictures.SUFFIXES[facts.media_type]
-            key = f"{object_keys.upload_prefix(generation_id)}{index:02d}.{suffix}"
-            service.objects.write(key, upload.data)
-            digest = hashlib.sha256(upload.data).hexdigest()
-            prompt = self.prompts[index] if self.prompts else ""
-            scored.append(ScoredImage(key=key, sha256=digest, prompt=prompt))
-        return tuple(scored)
+        for (upload, _), image in zip(self.uploads, images, strict=True):
+            service.objects.write(image.key, upload.data)
 
     def find(self, service: Service, project: str) -> tuple[ScoredImage, ...]:
         """The generated pictures that are named; raises NotFoundError."""
@@ -94,8 +102,8 @@ class Asked:
         )
 
 
-def score_spec(name: str, source: Source | None, images: Sequence[ScoredImage]) -> ScoreSpec:
-    """The complete request; raises UnknownNameError for a reward that is not in the catalog."""
+def score_term(name: str, source: Source | None) -> AnyReward:
+    """The resolved reward; raises UnknownNameError for one that is not in the catalog."""
     if name not in catalog.REWARDS:
         raise UnknownNameError("name", name, catalog.REWARDS)
     has_weights = issubclass(catalog.REWARDS[name].spec, PretrainedTerm | PresetTerm)
@@ -105,9 +113,7 @@ def score_spec(name: str, source: Source | None, images: Sequence[ScoredImage]) 
         raise UserError("source", "one id cannot hold several rewards", "Give a name")
     term = reward_term(name, source)
     default = Source(name=catalog.source_names(name)[0]) if has_weights else Source(name="shapes")
-    return ScoreSpec(
-        rewards=(catalog.resolve_reward(term, default, "reward"),), images=tuple(images)
-    )
+    return catalog.resolve_reward(term, default, "reward")
 
 
 def _from_form(form: Form) -> tuple[ScoreOptions, tuple[Picture, ...]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
+from api.cached import Cached
+from api.key_uses import KeyUses
 from api.key_watch import KeyWatch
 from api.rate_limits import RateLimits
+from api.schemas.health import Check
 from api.settings import ApiSettings
 from api.sse import Streams
 from migrations import run as migrations
@@ -20,6 +23,8 @@ from store.engine import Database, open_database
 from store.objects import ObjectStore, open_objects
 from store.settings import StoreSettings
 from store.sweeper import Sweeper
+
+READINESS_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +40,11 @@ class Service:
     doorbell: Doorbell
     """Rung after a commit, never inside a transaction."""
     key_watch: KeyWatch
+    key_uses: KeyUses
     rate_limits: RateLimits
     streams: Streams
+    readiness: Cached[dict[str, Check]]
+    """Anybody may ask for it, and finding out writes an object."""
 
 
 @asynccontextmanager
@@ -53,6 +61,9 @@ async def open_service(
         sweeper = Sweeper(database, doorbell, store_settings)
         sweeper.start()
         stack.callback(sweeper.stop)
+        key_uses = KeyUses(database)
+        key_uses.start()
+        stack.callback(key_uses.stop)
         streams = Streams(database, settings.most_streams, settings.stream_seconds)
         stack.callback(streams.close)
         yield Service(
@@ -63,14 +74,16 @@ async def open_service(
             objects=open_objects(store_settings.storage_address()),
             doorbell=doorbell,
             key_watch=KeyWatch(database),
+            key_uses=key_uses,
             rate_limits=RateLimits(settings.requests_per_minute),
             streams=streams,
+            readiness=Cached(READINESS_SECONDS),
         )
 
 
 def check_migrations(database: Database) -> None:
     """Raises UserError unless the database has this version's tables."""
-    found, needed = migrations.current(database.engine), migrations.head()
+    found, needed = migrations.current(database.reader), migrations.head()
     if found != needed:
         problem = f"its tables are of version {found or 'none'}, this program needs {needed}"
         raise UserError("database", problem, "Run `shortft migrate`")

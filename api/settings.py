@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shortft_core.errors import UserError
+from shortft_core.settings import read_settings
 
 _PREFIX: Final = "SHORTFT_"
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -50,7 +50,7 @@ class ApiSettings(BaseSettings):
     stream_seconds: float = Field(default=600.0, gt=0)
     """After this time an event stream ends, and its reader connects again."""
     metrics_token: SecretStr | None = None
-    """Bearer token for `/metrics`; without one everybody may read them."""
+    """Bearer token for `/metrics`, beside keys of scope admin; needed even before the first key."""
     hub_home: Folder = Field(
         default=Path("~/.cache/huggingface"), validation_alias="HF_HOME", validate_default=True
     )
@@ -66,9 +66,4 @@ class ApiSettings(BaseSettings):
 @cache
 def api_settings() -> ApiSettings:
     """The settings of this process, read once; raises UserError naming the variable."""
-    try:
-        return ApiSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        variable = f"{_PREFIX}{str(first['loc'][0]).upper()}"
-        raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error
+    return read_settings(ApiSettings)

@@ -12,7 +12,8 @@ from api.problems import ProblemError
 from api.schemas.common import checked_id
 from api.schemas.problems import Mistake
 from api.service import Service
-from api.weights import check_weights
+from api.texts import WHY, unstorable
+from api.weights import NeededWeights, check_weights, needed_by_job
 from shortft_core import catalog
 from shortft_core.errors import (
     MissingWeightsError,
@@ -30,6 +31,8 @@ AnyJob = AlignSpec | DistilSpec
 _MOST_LABELS: Final = 16
 _LONGEST_NAME: Final = 64
 _LONGEST_TEXT: Final = 512
+_MOST_INLINE_PROMPTS: Final = 1_000
+_MOST_INLINE_CHARACTERS: Final = 200_000
 _CODES: Final = (
     (MissingWeightsError, "model_not_available_offline"),
     (PlanError, "no_legal_plan"),
@@ -45,16 +48,26 @@ def resolved(service: Service, caller: Caller, spec: AnyJob) -> AnyJob:
     """
     found = _first_of_each_field(_mistakes(service, caller, spec))
     if found:
-        raise _refusal(found)
+        raise refusal(found)
     complete = catalog.resolve_job(_with_whole_paths(service, spec))
-    missing = _first_of_each_field(check_weights(complete, service.settings.hub_folder()))
-    if missing:
-        raise _refusal(missing)
+    check_files(service, needed_by_job(complete))
     return complete
+
+
+def check_files(service: Service, needed: Iterator[NeededWeights]) -> None:
+    """Raises ProblemError 422 for weights that are absent while downloads are switched off."""
+    missing = _first_of_each_field(check_weights(needed, service.settings.hub_folder()))
+    if missing:
+        raise refusal(missing)
 
 
 def _mistakes(service: Service, caller: Caller, spec: AnyJob) -> Iterator[UserError]:
     yield from _labels(spec.metadata)
+    oversized = tuple(_inline(spec))
+    yield from oversized
+    if not oversized:
+        # Else there might be a mistake for each of a million prompts.
+        yield from (UserError(field, WHY, "Remove it") for field in unstorable(spec, ""))
     for field, source in _sources(spec, ""):
         if source.path is not None:
             yield from _path(service, source.path, f"{field}.path")
@@ -70,8 +83,20 @@ def _labels(metadata: dict[str, str]) -> Iterator[UserError]:
         if not 0 < len(name) <= _LONGEST_NAME or len(text) > _LONGEST_TEXT:
             limits = f"Keep names to {_LONGEST_NAME} characters and texts to {_LONGEST_TEXT}"
             yield UserError("metadata", "a label is too long, or has no name", limits)
-        if "\0" in name + text:
-            yield UserError("metadata", "a label holds a NUL character", "Remove it")
+
+
+def _inline(spec: AnyJob) -> Iterator[UserError]:
+    """Prompts within the specification are copied with it into every answer."""
+    for field, source in _sources(spec, ""):
+        texts = (source.inline if isinstance(source, PromptSource) else None) or ()
+        characters = sum(map(len, texts))
+        if len(texts) > _MOST_INLINE_PROMPTS or characters > _MOST_INLINE_CHARACTERS:
+            yield UserError(
+                f"{field}.inline",
+                f"it has {len(texts)} prompts of {characters} characters, more than "
+                f"{_MOST_INLINE_PROMPTS} or {_MOST_INLINE_CHARACTERS}",
+                "Upload it with `POST /prompt-sets`",
+            )
 
 
 def _sources(part: Any, field: str) -> Iterator[tuple[str, Source | PromptSource]]:
@@ -167,7 +192,7 @@ def _first_of_each_field(found: Iterator[UserError]) -> list[UserError]:
     return list(by_field.values())
 
 
-def _refusal(found: list[UserError]) -> ProblemError:
+def refusal(found: list[UserError]) -> ProblemError:
     """Mistakes of one kind under its code, others under a common one."""
     first = found[0]
     codes = {code_of(error) for error in found}

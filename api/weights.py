@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,8 +11,9 @@ from shortft_core import catalog
 from shortft_core.catalog import Weights
 from shortft_core.errors import MissingWeightsError
 from shortft_core.settings import settings
-from shortft_core.spec import AlignSpec, Direct, DistilSpec, ShortFT, Source
+from shortft_core.spec import AlignSpec, AnyReward, Direct, DistilSpec, ShortFT, Source
 from shortft_core.spec import rewards as terms
+from shortft_core.spec.generation import GenerationSpec
 
 _BUNDLED: Final = Path(shortft_core.__file__).parent / "bundled"
 _DEFAULT_REVISION: Final = "main"
@@ -46,11 +47,18 @@ def _snapshot(hub_folder: Path, hub_id: str, revision: str | None) -> Path | Non
     return folder if folder.is_dir() else None
 
 
-def check_weights(spec: AlignSpec | DistilSpec, hub_folder: Path) -> Iterator[MissingWeightsError]:
-    """One error for each part of a resolved job whose files are absent while offline."""
+NeededWeights = tuple[str, Weights, str | None]
+"""The field that names weights, the weights, and their revision."""
+_Needed = Iterator[NeededWeights]
+
+
+def check_weights(
+    needed: Iterable[NeededWeights], hub_folder: Path
+) -> Iterator[MissingWeightsError]:
+    """One error for each part of a resolved request whose files are absent while offline."""
     if not settings().offline:
         return
-    for field, weights, revision in _needed(spec):
+    for field, weights, revision in needed:
         absent = missing_files(weights, hub_folder, revision)
         if absent:
             yield MissingWeightsError(
@@ -60,27 +68,45 @@ def check_weights(spec: AlignSpec | DistilSpec, hub_folder: Path) -> Iterator[Mi
             )
 
 
-_Needed = Iterator[tuple[str, Weights, str | None]]
+def needed_by_job(spec: AlignSpec | DistilSpec) -> _Needed:
+    """What a resolved job loads."""
+    yield from _base(spec.base_model)
+    if isinstance(spec, DistilSpec):
+        yield from _terms(spec.evaluation.rewards, "evaluation.rewards")
+        return
+    yield from _shortcut(spec)
+    yield from _terms(spec.rewards, "rewards")
+    for index, judge in enumerate(spec.evaluation.held_out or ()):
+        if judge in catalog.REWARDS:
+            yield from _judge(judge, spec.base_model, f"evaluation.held_out.{index}")
 
 
-def _needed(spec: AlignSpec | DistilSpec) -> _Needed:
-    base = spec.base_model
+def needed_by_generation(spec: GenerationSpec) -> _Needed:
+    """What a resolved request for images loads, beside its adapters."""
+    yield from _base(spec.base_model)
+    yield from _terms(spec.score_with, "score_with")
+
+
+def needed_by_score(term: AnyReward) -> _Needed:
+    """What a resolved reward loads, alone."""
+    return _term(term, "")
+
+
+def _base(base: Source) -> _Needed:
     if base.name is not None:
         yield "base_model.name", catalog.BASE_MODELS[base.name].weights, None
     yield from _hub(base, "base_model.id")
-    if isinstance(spec, DistilSpec):
-        for index, term in enumerate(spec.evaluation.rewards):
-            source = getattr(term, "source", None)
-            yield from _reward(term.name, source, f"evaluation.rewards.{index}.source")
-        return
-    yield from _shortcut(spec)
-    for index, term in enumerate(spec.rewards):
-        yield from _reward(term.name, getattr(term, "source", None), f"rewards.{index}.source")
-        if isinstance(term, terms.Aesthetic) and term.clip is not None:
-            yield from _hub(term.clip, f"rewards.{index}.clip.id")
-    for index, judge in enumerate(spec.evaluation.held_out or ()):
-        if judge in catalog.REWARDS:
-            yield from _judge(judge, base, f"evaluation.held_out.{index}")
+
+
+def _terms(rewards: Sequence[AnyReward], field: str) -> _Needed:
+    for index, term in enumerate(rewards):
+        yield from _term(term, f"{field}.{index}.")
+
+
+def _term(term: AnyReward, prefix: str) -> _Needed:
+    yield from _reward(term.name, getattr(term, "source", None), f"{prefix}source")
+    if isinstance(term, terms.Aesthetic) and term.clip is not None:
+        yield from _hub(term.clip, f"{prefix}clip.id")
 
 
 def _hub(source: Source, field: str) -> _Needed:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import cost, generation, gpu, prefix_pool, variance
+from benchmarks import cost, generation, gpu, prefix_pool, serving, variance
 from benchmarks.alignment import tables
 from benchmarks.alignment.cells import Folders
 from benchmarks.results import DOCUMENT, put_section
+from benchmarks.service import embedded, load, small_jobs, storm
 
 
 def sections() -> dict[str, str]:
@@ -18,6 +19,11 @@ def sections() -> dict[str, str]:
         "variance": variance.section(),
         "gpu": gpu.section(),
         "prefix_pool": prefix_pool.section(),
+        "storm": storm.section(),
+        "small_jobs": small_jobs.section(),
+        "load": load.section(),
+        "embedded": embedded.section(),
+        "serving": serving.section(),
         **tables.sections(Folders()),
     }
 

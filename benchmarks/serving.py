@@ -96,7 +96,7 @@ def generator(folder: Path) -> Iterator[Child]:
 
 def answered(child: Child, batch: Batch) -> int:
     """How many pictures a batch gave; raises RuntimeError for a request without any."""
-    child.send(batch.model_dump(mode="json"))
+    child.send(batch.written().model_dump(mode="json"))
     pictures = 0
     while not isinstance(report := REPORTS.validate_python(_hear(child)), Done):
         if isinstance(report, Answer):

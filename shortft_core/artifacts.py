@@ -91,8 +91,11 @@ class LocalStore:
         return self._path(key).is_file()
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
-        """Walks the folder."""
-        files = (path for path in self.root.rglob("*") if path.is_file())
+        """Walks the folder part of `prefix`."""
+        folder = prefix.rpartition("/")[0]
+        if folder and not _KEY.fullmatch(folder):
+            return ()
+        files = (path for path in (self.root / folder).rglob("*") if path.is_file())
         keys = (path.relative_to(self.root).as_posix() for path in files)
         return tuple(sorted(key for key in keys if key.startswith(prefix) and _KEY.fullmatch(key)))
 

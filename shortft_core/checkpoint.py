@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from shortft_core.artifacts import ArtifactStore
-from shortft_core.errors import ArtifactError
+from shortft_core.errors import ArtifactError, UserError
 from shortft_core.events import CheckpointSaved
 from shortft_core.spec import Spec
 
@@ -114,18 +114,13 @@ class Checkpoints:
     ) -> Manifest | None:
         """Loads the newest whole checkpoint; None for a fresh run.
 
-        Raises ArtifactError if the run belongs to another specification or base model.
+        Raises UserError if the run belongs to another specification or base model.
         """
         for update in reversed(self._updates()):
             manifest = self._manifest(update)
             if manifest is None:
                 continue
-            if manifest.spec_sha256 != self.spec_sha256:
-                raise ArtifactError("this run folder belongs to another specification")
-            if manifest.base_sha256 != self.base_sha256:
-                raise ArtifactError("the base model has changed since this run began")
-            if manifest.shortcut_sha256 != self.shortcut_sha256:
-                raise ArtifactError("the shortcut has changed since this run began")
+            self._require_same_run(manifest)
             try:
                 state = self.store.read(_state_key(update), sha256=manifest.state_sha256)
             except ArtifactError as error:
@@ -134,6 +129,17 @@ class Checkpoints:
             _restore(load(state), parameters, optimizer, averages)
             return manifest
         return None
+
+    def _require_same_run(self, manifest: Manifest) -> None:
+        if manifest.spec_sha256 != self.spec_sha256:
+            problem = "this run folder belongs to another specification"
+            raise UserError("spec", problem, "Begin a new run")
+        if manifest.base_sha256 != self.base_sha256:
+            problem = "the base model has changed since this run began"
+            raise UserError("base_model", problem, "Bring the old weights back, or begin a new run")
+        if manifest.shortcut_sha256 != self.shortcut_sha256:
+            problem = "the shortcut has changed since this run began"
+            raise UserError("shortcut", problem, "Bring the old file back, or begin a new run")
 
     def _delete(self, update: int) -> None:
         """The manifest first: what it vouches for is whole, or it is gone."""

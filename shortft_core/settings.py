@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from platformdirs import user_cache_path
 from pydantic import AfterValidator, AliasChoices, Field, ValidationError
@@ -14,6 +14,7 @@ from shortft_core.errors import UserError
 
 _PREFIX = "SHORTFT_"
 _OFFLINE = (f"{_PREFIX}OFFLINE", "HF_HUB_OFFLINE")
+_Settings = TypeVar("_Settings", bound=BaseSettings)
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
@@ -40,11 +41,24 @@ class Settings(BaseSettings):
 @cache
 def settings() -> Settings:
     """The settings of this process, read once; raises UserError naming the variable."""
+    return read_settings(Settings)
+
+
+def read_settings(kind: type[_Settings]) -> _Settings:
+    """Settings of the environment, whichever room they are of; raises UserError for a wrong one."""
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        # pydantic-settings reports the first alias, whichever of them was set.
-        variable = " or ".join(_OFFLINE) if name in _OFFLINE else f"{_PREFIX}{name.upper()}"
+        variable = _variable(kind, str(first["loc"][0]))
         raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error
+
+
+def _variable(kind: type[BaseSettings], name: str) -> str:
+    """The environment variable that a mistake is about; all of them where there are several."""
+    for field in kind.model_fields.values():
+        alias = field.validation_alias
+        # pydantic-settings reports the first alias, whichever of them was set.
+        if isinstance(alias, AliasChoices) and name in alias.choices:
+            return " or ".join(map(str, alias.choices))
+    return f"{_PREFIX}{name.upper()}" if name in kind.model_fields else name

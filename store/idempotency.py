@@ -19,6 +19,7 @@ from store.errors import KeyInFlightError, KeyReusedError
 from store.models import IdempotencyKey
 
 LIFETIME: Final = timedelta(hours=24)
+_ANSWERED_WITHIN: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +67,13 @@ def claim(session: Session, request: KeyedRequest, resource_id: str) -> Replay |
         # Not a fault: the primary key tells that another request was first.
         return _replay(session, request)
     return None
+
+
+def is_known(session: Session, request: KeyedRequest) -> bool:
+    """Whether an earlier request has the key, and will have it while this one is answered."""
+    soon = database_now(session) + _ANSWERED_WITHIN
+    found = select(IdempotencyKey.key).where(*_is(request), IdempotencyKey.expires_at > soon)
+    return session.scalar(found) is not None
 
 
 def answer(session: Session, request: KeyedRequest, status: int, body: Mapping[str, Any]) -> None:

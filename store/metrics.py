@@ -51,10 +51,8 @@ def series(
     if max_points < _FEWEST_POINTS:
         raise UserError("max_points", f"{max_points} is too few", f"Ask for {_FEWEST_POINTS}")
     curves: dict[str, dict[int, Point]] = {}
-    for data, created_at in _reports(session, job_id):
+    for data, created_at in _reports(session, job_id, since_update):
         update = data["update"]
-        if update <= since_update:
-            continue
         for key, value in _flatten(data):
             if not keys or key in keys:
                 curves.setdefault(key, {})[update] = Point(update, value, created_at)
@@ -93,10 +91,16 @@ def _series(points: list[Point], max_points: int) -> Series:
     return Series(thin(ordered, max_points), len(ordered) > max_points)
 
 
-def _reports(session: Session, job_id: str) -> Iterator[tuple[dict[str, Any], datetime]]:
+def _reports(
+    session: Session, job_id: str, since_update: int
+) -> Iterator[tuple[dict[str, Any], datetime]]:
     rows = session.execute(
         select(JobEvent.data, JobEvent.created_at)
-        .where(JobEvent.job_id == job_id, JobEvent.type.in_(_TYPES))
+        .where(
+            JobEvent.job_id == job_id,
+            JobEvent.type.in_(_TYPES),
+            JobEvent.data["update"].as_integer() > since_update,
+        )
         .order_by(JobEvent.seq)
     )
     return ((data, created_at) for data, created_at in rows)

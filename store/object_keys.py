@@ -6,6 +6,7 @@ Whatever an attempt writes lies under its lease token, so two attempts never wri
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Final
 
 _TOKEN: Final = re.compile(r"(?:/|\.)t(\d+)/")
@@ -14,6 +15,7 @@ _ADAPTER: Final = "adapter/"
 JOBS: Final = "jobs/"
 GENERATIONS: Final = "generations/"
 UPLOADS: Final = "uploads/"
+PROBES: Final = "probes/"
 
 
 def job_prefix(job_id: str) -> str:
@@ -41,6 +43,11 @@ def prompts_prefix(job_id: str) -> str:
     return f"{job_prefix(job_id)}prompts/"
 
 
+def trajectories_prefix(job_id: str) -> str:
+    """What a distillation has recorded so far, which no row names."""
+    return f"{job_prefix(job_id)}trajectories/"
+
+
 def artifacts_prefix(job_id: str, token: int) -> str:
     """The files of a job's result."""
     return f"{job_prefix(job_id)}artifacts/t{token}/"
@@ -54,6 +61,11 @@ def generation_prefix(generation_id: str, token: int) -> str:
 def upload_prefix(generation_id: str) -> str:
     """The pictures that a caller uploaded to be scored."""
     return f"{UPLOADS}{generation_id}/"
+
+
+def probe_key() -> str:
+    """Where it is tried whether objects can be written; a new one each time."""
+    return f"{PROBES}{secrets.token_hex(8)}"
 
 
 def checkpoint_state(prefix: str) -> str:

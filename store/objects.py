@@ -142,8 +142,12 @@ class BucketStore:
             yield file
 
     def exists(self, key: str) -> bool:
-        """One HEAD."""
-        return bool(self._filesystem.isfile(self._path(key)))
+        """One HEAD; a bucket that does not answer raises, since it may hold the object."""
+        # Not `isfile`: it takes every error for a no.
+        try:
+            return bool(self._filesystem.info(self._path(key))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
         """Lists the folder part of `prefix`."""
@@ -153,10 +157,9 @@ class BucketStore:
         return tuple(sorted(key for key in keys if key.startswith(prefix) and _KEY.fullmatch(key)))
 
     def delete(self, key: str) -> None:
-        """One DELETE."""
-        path = self._path(key)
-        if self._filesystem.isfile(path):
-            self._filesystem.rm_file(path)
+        """One HEAD and one DELETE."""
+        if self.exists(key):
+            self._filesystem.rm_file(self._path(key))
 
     def stat(self, key: str) -> Stat:
         """One HEAD."""

@@ -15,10 +15,12 @@ from store.models import PromptSetRow
 from store.pages import Page, PageRequest, fetch_page
 
 
-def create(session: Session, project: str, name: str, prompts: PromptSet) -> PromptSetRow:
+def create(
+    session: Session, project: str, name: str, prompts: PromptSet, *, row_id: str | None = None
+) -> PromptSetRow:
     """Keeps a set under a name that is free in the project; raises UserError if it is taken."""
     row = {
-        "id": new_id("ps"),
+        "id": row_id or new_id("ps"),
         "project": project,
         "name": name,
         "sha256": prompts.sha256,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from shortft_core.events import CheckpointSaved, Picture, SamplesReady
@@ -190,16 +190,29 @@ def samples(
     update: int | None = None,
     pair_index: int | None = None,
     kind: str | None = None,
+    after: str | None = None,
+    limit: int | None = None,
 ) -> tuple[Sample, ...]:
-    """Pictures of a job by update, pair, and base before tuned."""
+    """Pictures of a job by update, pair, and base before tuned; those behind `after`, if given.
+
+    Raises NotFoundError if `after` is no picture of the job, or no longer.
+    """
     wanted = {"update": update, "pair_index": pair_index, "kind": kind}
     given = {name: value for name, value in wanted.items() if value is not None}
-    statement = (
-        select(Sample)
-        .filter_by(job_id=job_id, **given)
-        .order_by(Sample.update, Sample.pair_index, Sample.kind)
-    )
+    place = (Sample.update, Sample.pair_index, Sample.kind)
+    statement = select(Sample).filter_by(job_id=job_id, **given).order_by(*place).limit(limit)
+    if after is not None:
+        last = sample(session, job_id, after)
+        statement = statement.where(tuple_(*place) > (last.update, last.pair_index, last.kind))
     return tuple(session.scalars(statement))
+
+
+def sample(session: Session, job_id: str, sample_id: str) -> Sample:
+    """One picture of a job; raises NotFoundError."""
+    found = session.scalar(select(Sample).where(Sample.id == sample_id, Sample.job_id == job_id))
+    if found is None:
+        raise NotFoundError("sample", sample_id)
+    return found
 
 
 def artifacts(session: Session, job_id: str) -> tuple[Artifact, ...]:

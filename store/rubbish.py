@@ -1,13 +1,13 @@
 """Deletes what is needed no more: objects that no row names, and rows that are past their time.
 
 An object is written before its row, so what no row names may be on its way: it is rubbish when it
-is a day old and its writer cannot publish it any more. A job's row is there before its objects, so
-those of a deleted job go at once.
+is a day old and its writer cannot publish it any more. That also holds for a job without a row:
+the database may be a backup of yesterday, or the bucket another service's too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -21,7 +21,7 @@ from store import idempotency, object_keys, workers
 from store.engine import Database
 from store.models import Adapter, Artifact, Checkpoint, Generation, Image, Job, Sample
 from store.objects import ObjectStore
-from store.states import HELD, OPEN_GENERATION
+from store.states import HELD, OPEN_GENERATION, TERMINAL
 
 AGE: Final = timedelta(hours=24)
 
@@ -39,7 +39,6 @@ class Collected:
 class _Owner:
     """What a row says of the objects below its prefix."""
 
-    exists: bool
     keys: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
     running_token: int | None = None
@@ -55,23 +54,34 @@ class _Owner:
         return token is None or token >= self.running_token
 
 
-def collect(database: Database, objects: ObjectStore, *, older_than: timedelta = AGE) -> Collected:
-    """Deletes all rubbish that is old enough; may run anywhere, any number of times at once."""
+def collect(
+    database: Database,
+    objects: ObjectStore,
+    *,
+    older_than: timedelta = AGE,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Collected:
+    """Deletes all rubbish that is old enough; may run anywhere, any number of times at once.
+
+    `should_stop` is asked before the objects of each row; the next round does the rest.
+    """
     before = datetime.now(tz=UTC) - older_than
     kinds = (
-        (object_keys.JOBS, _job, False),
-        (object_keys.GENERATIONS, _generation, True),
-        (object_keys.UPLOADS, _generation, True),
+        (object_keys.JOBS, _job),
+        (object_keys.GENERATIONS, _generation),
+        (object_keys.UPLOADS, _generation),
+        (object_keys.PROBES, _nobody),
     )
     deleted = 0
-    for prefix, owner_of, may_precede_row in kinds:
+    for prefix, owner_of in kinds:
         # Listed before rows are read: what is published in between is named by then.
         for row_id, keys in _by_owner(prefix, objects.list(prefix)):
+            if should_stop():
+                return Collected(objects=deleted, idempotency_keys=0, workers=0)
             with database.read() as session:
                 owner = owner_of(session, row_id)
-            at_once = not (owner.exists or may_precede_row)
             unneeded = [key for key in keys if not owner.needs(key)]
-            deleted += sum(_delete(objects, key, None if at_once else before) for key in unneeded)
+            deleted += sum(_delete(objects, key, before) for key in unneeded)
     return Collected(
         objects=deleted,
         idempotency_keys=database.transact(idempotency.purge),
@@ -85,10 +95,10 @@ def _by_owner(prefix: str, keys: Iterable[str]) -> Iterator[tuple[str, tuple[str
     return ((row_id, tuple(mine)) for row_id, mine in grouped)
 
 
-def _delete(objects: ObjectStore, key: str, before: datetime | None) -> bool:
+def _delete(objects: ObjectStore, key: str, before: datetime) -> bool:
     """Whether the object was old enough, and is gone."""
     try:
-        if before is not None and objects.stat(key).modified_at > before:
+        if objects.stat(key).modified_at > before:
             return False
     except ArtifactError:
         # Another collector was here.
@@ -100,7 +110,7 @@ def _delete(objects: ObjectStore, key: str, before: datetime | None) -> bool:
 def _job(session: Session, job_id: str) -> _Owner:
     job = session.get(Job, job_id)
     if job is None:
-        return _Owner(exists=False)
+        return _Owner()
     files = union_all(
         select(Artifact.object_key).where(Artifact.job_id == job_id),
         select(Sample.object_key).where(Sample.job_id == job_id),
@@ -110,15 +120,22 @@ def _job(session: Session, job_id: str) -> _Owner:
     folders = [object_keys.checkpoint_folder(key) for key in states]
     folders += [prefix for prefix in (job.best_prefix, adapter) if prefix]
     folders.append(object_keys.prompts_prefix(job_id))
+    if job.status not in TERMINAL:
+        folders.append(object_keys.trajectories_prefix(job_id))
     token = job.lease_token if job.status in HELD else None
-    return _Owner(True, frozenset(session.scalars(files)), tuple(folders), token)
+    return _Owner(frozenset(session.scalars(files)), tuple(folders), token)
+
+
+def _nobody(_: Session, __: str) -> _Owner:
+    """Of a probe: who wrote it has deleted it, unless it crashed."""
+    return _Owner()
 
 
 def _generation(session: Session, generation_id: str) -> _Owner:
     """Of pictures that it makes, and of those that were uploaded to be scored."""
     generation = session.get(Generation, generation_id)
     if generation is None:
-        return _Owner(exists=False)
+        return _Owner()
     keys = session.scalars(select(Image.object_key).where(Image.generation_id == generation_id))
     is_open = generation.status in OPEN_GENERATION
-    return _Owner(True, frozenset(keys), (), generation.lease_token if is_open else None)
+    return _Owner(frozenset(keys), (), generation.lease_token if is_open else None)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shortft_core.errors import UserError
+from shortft_core.settings import read_settings
 
 _PREFIX: Final = "SHORTFT_"
 _SHORTEST_SECRET: Final = 32
@@ -90,12 +91,7 @@ class StoreSettings(BaseSettings):
 @cache
 def store_settings() -> StoreSettings:
     """The settings of this process, read once; raises UserError naming the variable."""
-    try:
-        return StoreSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        variable = f"{_PREFIX}{str(first['loc'][0]).upper()}"
-        raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error
+    return read_settings(StoreSettings)
 
 
 def _secret(value: SecretStr | None, file: Path | None, name: str) -> str | None:

@@ -35,14 +35,18 @@ class ChoreStation:
             return
         try:
             if not self._context.stopping.is_set() and self._is_rested():
-                gone = rubbish.collect(self._context.database, self._context.objects)
+                gone = rubbish.collect(
+                    self._context.database,
+                    self._context.objects,
+                    should_stop=self._context.stopping.is_set,
+                )
                 self._done_at = time.monotonic()
                 _LOG.info("collected %s", gone)
         finally:
             self._working.release()
 
     def stop(self) -> None:
-        """Waits for the round that is under way; what it leaves is rubbish for the next."""
+        """Waits for the round that is under way, which ends at the next row."""
         if self._working.acquire(timeout=self._context.settings.grace_seconds):
             self._working.release()
 

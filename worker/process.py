@@ -82,6 +82,7 @@ class WorkerProcess:
     ) -> None:
         self.kind: Kind = kind
         self.stopping = threading.Event()
+        self._drained = threading.Event()
         self._database = open_database(store_settings.database_address())
         self._doorbell = open_doorbell(store_settings, role="worker")
         self._context = Context(
@@ -133,10 +134,12 @@ class WorkerProcess:
         self._sweeper.stop()
         self.station.stop()
         self.look()
-        begun = [thread for thread in (*self._drains, self._beating) if thread.is_alive()]
-        for thread in begun:
-            thread.join()
-        if begun:
+        for thread in self._drains:
+            if thread.is_alive():
+                thread.join()
+        self._drained.set()
+        if self._beating.is_alive():
+            self._beating.join()
             self._say_alive("stopped")
         self._doorbell.close()
         self._database.close()
@@ -155,9 +158,12 @@ class WorkerProcess:
         # The first look comes behind the first beat: a claim copies the device from the row.
         self._say_alive("ready")
         self.look()
-        while not self.stopping.wait(self._context.store_settings.heartbeat_seconds):
+        seconds = self._context.store_settings.heartbeat_seconds
+        while not self.stopping.wait(seconds):
             self._say_alive("busy" if self._draining else "ready")
         self._say_alive("draining")
+        while not self._drained.wait(seconds):
+            self._say_alive("draining")
 
     def _say_alive(self, state: workers.State) -> None:
         try:

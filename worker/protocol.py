@@ -42,6 +42,8 @@ class TrainerJob(_Line):
     """Resolved, with the prompts of uploaded sets in files."""
     run_folder: str
     lease_seconds: float
+    renewed_at: float
+    """Of `elapsed_seconds`: when the lease was last renewed before this file was written."""
     locks: tuple[str, ...]
     """Files to lock before anything is loaded: the device, and the job on this machine."""
 
@@ -51,8 +53,11 @@ class Control(_Line):
 
     control: Literal["ok", "stop", "cancel", "pause", "lost"]
     """`ok`: the lease was renewed; `lost`: somebody else has the job, end at once."""
-    age_seconds: float = 0.0
-    """Of an `ok`: how long ago the renewal began."""
+    renewed_at: float = 0.0
+    """Of an `ok`: when the renewal began, on the clock of `elapsed_seconds`.
+
+    No age, since the line may lie in the pipe while a process is frozen.
+    """
 
 
 class Ended(_Line):
@@ -65,7 +70,10 @@ class Ended(_Line):
 
 
 def elapsed_seconds() -> float:
-    """A clock for leases: never set back, and it also runs while the machine sleeps."""
+    """A clock for leases: never set back, and it also runs while the machine sleeps.
+
+    All processes of a machine share it.
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

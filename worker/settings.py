@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from platformdirs import user_cache_path
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shortft_core.errors import UserError
+from shortft_core.settings import read_settings
 
 _PREFIX: Final = "SHORTFT_"
 Folder = Annotated[Path, AfterValidator(Path.expanduser), AfterValidator(Path.absolute)]
@@ -86,12 +86,7 @@ class LaunchSettings(BaseSettings):
 @cache
 def worker_settings() -> WorkerSettings:
     """The settings of this process, read once; raises UserError naming the variable."""
-    try:
-        return WorkerSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        variable = f"{_PREFIX}{str(first['loc'][0]).upper()}"
-        raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error
+    return read_settings(WorkerSettings)
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +20,11 @@ from migrations.run import upgrade
 from shortft_core.errors import ShortFTError, UserError
 from store import workers
 from store.engine import Database, open_database
+from store.server_secret import secret_file
 from store.settings import StoreSettings
 
 KINDS: Final = ("train", "generate", "default")
 _LOOK_SECONDS: Final = 0.2
-_SECRET_BYTES: Final = 32
 _ANSWER_SECONDS: Final = 5.0
 
 
@@ -139,16 +137,6 @@ def open_house(store: StoreSettings, host: str, port: int) -> Iterator[House]:
             yield house
         finally:
             house.close()
-
-
-def secret_file(folder: Path) -> Path:
-    """The file with the server's secret, made where it is absent; only its owner may read it."""
-    path = folder / "secret_key"
-    with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{secrets.token_hex(_SECRET_BYTES)}\n")
-    return path
 
 
 def free_port(host: str, port: int) -> int:

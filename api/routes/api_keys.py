@@ -47,7 +47,7 @@ def list_api_keys(service: AnyService, caller: Admin) -> KeyList:
 
 @router.delete("/api-keys/{key_id}", status_code=204)
 def delete_api_key(key_id: KeyId, service: AnyService, caller: Admin) -> None:
-    """Ends a key for good, at once."""
+    """Ends a key for good; event streams that it has opened go on until they are renewed."""
     service.database.transact(lambda session: api_keys.revoke(session, key_id, caller.project))
 
 

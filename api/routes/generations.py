@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import generation_request
 from api.adapter_choice import ChosenAdapter, read_adapter
 from api.auth import Generator
 from api.generation_answers import answer
-from api.generation_service import AnyOrder, Order
-from api.idempotent import AnyKeyed
+from api.generation_service import AnyOrder, Order, resolved
+from api.idempotent import AnyKeyed, Keyed, Reply, once
 from api.openapi import refusals
 from api.preferences import LONGEST_WAIT_SECONDS, Preference, negotiate
 from api.problems import ProblemError
@@ -25,6 +26,10 @@ from api.schemas.generations import (
     OutputFormat,
 )
 from api.service import AnyService
+from api.submit import check_files
+from api.urls import AnyUrls
+from api.weights import needed_by_generation
+from shortft_core.errors import ShortFTError
 from store import adapter_references, generations
 from store.generations import NewGeneration
 
@@ -64,34 +69,36 @@ async def create_generation(
 ) -> Response:
     """Makes images; the answer comes at once, or when they are done if `Prefer` says so."""
     media_type = negotiate(accept, (_JSON, *_FORMATS))
-    if media_type == _JSON:
-        resolved = await run_in_threadpool(_resolve, order, asked, asked.output_format or "png")
-    else:
+    output_format = asked.output_format or "png"
+    if media_type != _JSON:
         order = replace(order, preference=_patient(order.preference))
-        chosen = _format_of(asked, media_type, accept or "")
-        resolved = await run_in_threadpool(_resolve, order, asked, chosen)
-    new = NewGeneration(
-        request=resolved.spec.model_dump(mode="json"),
-        batch_key=resolved.spec.batch_key(),
-        project=order.caller.project,
-        api_key_id=order.caller.api_key_id,
-    )
-    reply = await run_in_threadpool(order.submit, new, keyed, resolved.warnings)
+        output_format = _format_of(asked, media_type, accept or "")
+    reply, warnings = await run_in_threadpool(_submit, order, asked, output_format, keyed)
     if media_type != _JSON:
         return await order.respond_with_image(reply)
     with_bytes = asked.response_format == "b64_json"
-    return await order.respond(reply, resolved.warnings, with_bytes=with_bytes)
+    return await order.respond(reply, warnings, with_bytes=with_bytes)
 
 
 @router.get("/generations", responses=refusals(410))
 def list_generations(
-    service: AnyService, caller: Generator, page: AnyPage, request: Request, response: Response
+    service: AnyService,
+    caller: Generator,
+    page: AnyPage,
+    urls: AnyUrls,
+    request: Request,
+    response: Response,
 ) -> ListOf[GenerationAnswer]:
     """The project's generations, the newest first."""
     with service.database.read() as session:
         rows = generations.page(session, caller.project, page)
     return list_of(
-        rows, lambda row: answer(row, service), lambda row: row.id, request, response, asked=page
+        rows,
+        lambda row: answer(row, service, urls),
+        lambda row: row.id,
+        request,
+        response,
+        asked=page,
     )
 
 
@@ -100,6 +107,7 @@ def retrieve_generation(
     service: AnyService,
     caller: Generator,
     generation_id: GenerationId,
+    urls: AnyUrls,
     response_format: Annotated[
         Literal["url", "b64_json"], Query(description="Whether the bytes come along.")
     ] = "url",
@@ -107,24 +115,55 @@ def retrieve_generation(
     """Where a generation stands, and its images once it has succeeded."""
     with service.database.read() as session:
         row = generations.get(session, generation_id, caller.project)
-    return answer(row, service, with_bytes=response_format == "b64_json")
+    return answer(row, service, urls, with_bytes=response_format == "b64_json")
 
 
-@router.post("/generations/{generation_id}/cancel", responses=refusals(404, 409))
+@router.post(
+    "/generations/{generation_id}/cancel",
+    response_model=GenerationAnswer,
+    responses=refusals(404, 409),
+)
 def cancel_generation(
-    service: AnyService, caller: Generator, generation_id: GenerationId
-) -> GenerationAnswer:
+    service: AnyService,
+    caller: Generator,
+    generation_id: GenerationId,
+    urls: AnyUrls,
+    keyed: AnyKeyed,
+) -> Response:
     """Ends a generation now, whoever works on it."""
-    row = service.database.transact(
-        lambda session: generations.cancel(session, generation_id, caller.project)
+    request = None if keyed is None else keyed.of(caller)
+
+    def transaction(session: Session) -> Reply:
+        def cancel() -> GenerationAnswer:
+            return answer(generations.cancel(session, generation_id, caller.project), service, urls)
+
+        return once(session, request, generation_id, 200, cancel)
+
+    return service.database.transact(transaction).response()
+
+
+def _submit(
+    order: Order, asked: GenerationRequest, output_format: OutputFormat, keyed: Keyed | None
+) -> tuple[Reply, tuple[str, ...]]:
+    """The reply, and what the caller should know of the request."""
+    found = resolved(lambda: _resolve(order, asked, output_format), keyed)
+    if isinstance(found, ShortFTError):
+        return order.submit(found, keyed), ()
+    new = NewGeneration(
+        request=found.spec.model_dump(mode="json"),
+        batch_key=found.spec.batch_key(),
+        project=order.caller.project,
+        api_key_id=order.caller.api_key_id,
     )
-    return answer(row, service)
+    return order.submit(new, keyed, found.warnings), found.warnings
 
 
 def _resolve(
     order: Order, asked: GenerationRequest, output_format: OutputFormat
 ) -> generation_request.Resolved:
-    return generation_request.resolve(asked, _adapters(order, asked), output_format)
+    found = generation_request.resolve(asked, _adapters(order, asked), output_format)
+    check_files(order.service, needed_by_generation(found.spec))
+    return found
 
 
 def _adapters(order: Order, asked: GenerationRequest) -> list[ChosenAdapter]:

@@ -15,7 +15,7 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/healthz")
-def retrieve_health() -> Alive:
+async def retrieve_health() -> Alive:
     """Always the same while the process answers; it asks nothing else."""
     return Alive()
 
@@ -34,6 +34,6 @@ def retrieve_readiness(service: AnyService, response: Response) -> Readiness:
 
 
 @router.get("/version")
-def retrieve_version() -> Version:
+async def retrieve_version() -> Version:
     """What runs here."""
     return Version(version=version("shortft"), python=platform.python_version())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader, Writer
@@ -21,6 +21,7 @@ from api.schemas.common import AnyPage, JobId, ListOf, list_of
 from api.schemas.jobs import SPEC_EXAMPLE, JobChange, JobObject, Validation
 from api.service import AnyService, Service
 from api.submit import AnyJob, resolved
+from api.urls import AnyUrls, Urls
 from shortft_core.spec import AlignSpec, JobSpec
 from store import jobs
 from store.broker import Queue
@@ -53,17 +54,49 @@ PriorityQuery = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that makes or changes a job."""
+
+    service: Service
+    caller: Caller
+    urls: Urls
+    keyed: Keyed | None
+
+    def once(self, job_id: str, status: int, work: Callable[[Session], object]) -> Reply:
+        """The job after `work`, which is done once per key."""
+        request = None if self.keyed is None else self.keyed.of(self.caller)
+
+        def transaction(session: Session) -> Reply:
+            def answer() -> JobObject:
+                work(session)
+                return view(session, jobs.get(session, job_id, self.caller.project), self.urls)
+
+            return once(session, request, job_id, status, answer)
+
+        return self.service.database.transact(transaction)
+
+
+def _keyed_request(service: AnyService, caller: Writer, urls: AnyUrls, keyed: AnyKeyed) -> _Request:
+    return _Request(service, caller, urls, keyed)
+
+
+def _unkeyed_request(service: AnyService, caller: Writer, urls: AnyUrls) -> _Request:
+    return _Request(service, caller, urls, None)
+
+
+Asked = Annotated[_Request, Depends(_keyed_request)]
+"""Parameter of a route: a request that may be repeated with an idempotency key."""
+Unkeyed = Annotated[_Request, Depends(_unkeyed_request)]
+"""Parameter of a route: a request whose repetition changes nothing anyway."""
+
+
 @router.post("/jobs", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED)
-def create_job(
-    spec: Specification,
-    service: AnyService,
-    caller: Writer,
-    keyed: AnyKeyed,
-    priority: PriorityQuery = 0,
-) -> Response:
+def create_job(spec: Specification, asked: Asked, priority: PriorityQuery = 0) -> Response:
     """Queues a job. All mistakes of the specification are reported at once."""
     job_id = new_id("job")
-    complete = _resolved(service, caller, spec, keyed)
+    caller = asked.caller
+    complete = _resolved(asked, spec)
 
     def work(session: Session) -> Job:
         if isinstance(complete, ProblemError):
@@ -77,17 +110,15 @@ def create_job(
         )
         return jobs.create(session, new, most_open=caller.most_open_jobs)
 
-    return _made(service, caller, keyed, job_id, work)
+    return _made(asked, job_id, work)
 
 
-def _resolved(
-    service: Service, caller: Caller, spec: AnyJob, keyed: Keyed | None
-) -> AnyJob | ProblemError:
+def _resolved(asked: _Request, spec: AnyJob) -> AnyJob | ProblemError:
     """A repeated request gets its first answer, even if it could not be accepted any more."""
     try:
-        return resolved(service, caller, spec)
+        return resolved(asked.service, asked.caller, spec)
     except ProblemError as refused:
-        if keyed is None:
+        if asked.keyed is None:
             raise
         return refused
 
@@ -106,6 +137,7 @@ def list_jobs(
     caller: Reader,
     wanted: AnyJobFilter,
     asked: AnyPage,
+    urls: AnyUrls,
     request: Request,
     response: Response,
 ) -> ListOf[JobObject]:
@@ -114,7 +146,7 @@ def list_jobs(
         page = jobs.page(session, wanted.of(caller), asked)
         return list_of(
             page,
-            lambda job: view(session, job),
+            lambda job: view(session, job, urls),
             lambda job: job.id,
             request,
             response,
@@ -127,12 +159,13 @@ def retrieve_job(
     job_id: JobId,
     service: AnyService,
     caller: Reader,
+    urls: AnyUrls,
     response: Response,
     if_none_match: IfNoneMatch = None,
 ) -> JobObject:
     """One job. Poll with `If-None-Match`: an unchanged job costs almost nothing."""
     with service.database.read() as session:
-        found = view(session, jobs.get(session, job_id, caller.project))
+        found = view(session, jobs.get(session, job_id, caller.project), urls)
     tag = etag(found)
     if is_known(tag, if_none_match):
         # A response without body is no JobObject; the framework passes responses through.
@@ -141,8 +174,8 @@ def retrieve_job(
     return found
 
 
-@router.patch("/jobs/{job_id}", responses=refusals(409))
-def update_job(job_id: JobId, change: JobChange, service: AnyService, caller: Writer) -> JobObject:
+@router.patch("/jobs/{job_id}", response_model=JobObject, responses=refusals(409))
+def update_job(job_id: JobId, change: JobChange, asked: Unkeyed) -> Response:
     """Changes the labels, or the place in the queue."""
 
     def work(session: Session) -> None:
@@ -151,7 +184,7 @@ def update_job(job_id: JobId, change: JobChange, service: AnyService, caller: Wr
         if change.metadata is not None:
             jobs.relabel(session, job_id, change.metadata)
 
-    return _changed(service, caller, job_id, work)
+    return _changed(asked, job_id, work).response()
 
 
 @router.delete("/jobs/{job_id}", status_code=204, responses=refusals(409))
@@ -167,42 +200,43 @@ def delete_job(job_id: JobId, service: AnyService, caller: Writer) -> None:
     service.doorbell.ring(Queue.DEFAULT)
 
 
-@router.post("/jobs/{job_id}/cancel", responses=refusals(409))
-def cancel_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+@router.post("/jobs/{job_id}/cancel", response_model=JobObject, responses=refusals(409))
+def cancel_job(job_id: JobId, asked: Asked) -> Response:
     """Ends a job: a waiting one now, a running one as soon as its worker has let go."""
-    return _changed(service, caller, job_id, lambda session: jobs.cancel(session, job_id))
+    return _changed(asked, job_id, lambda session: jobs.cancel(session, job_id)).response()
 
 
-@router.post("/jobs/{job_id}/pause", responses=refusals(409))
-def pause_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+@router.post("/jobs/{job_id}/pause", response_model=JobObject, responses=refusals(409))
+def pause_job(job_id: JobId, asked: Asked) -> Response:
     """Stops a job until it is resumed; a running one writes a checkpoint first."""
-    return _changed(service, caller, job_id, lambda session: jobs.pause(session, job_id))
+    return _changed(asked, job_id, lambda session: jobs.pause(session, job_id)).response()
 
 
-@router.post("/jobs/{job_id}/resume", responses=refusals(409))
-def resume_job(job_id: JobId, service: AnyService, caller: Writer) -> JobObject:
+@router.post("/jobs/{job_id}/resume", response_model=JobObject, responses=refusals(409))
+def resume_job(job_id: JobId, asked: Asked) -> Response:
     """Queues a paused job again; it goes on from its checkpoint."""
-    job = _changed(service, caller, job_id, lambda session: jobs.resume(session, job_id))
-    service.doorbell.ring(Queue.TRAIN)
-    return job
+    reply = _changed(asked, job_id, lambda session: jobs.resume(session, job_id))
+    if not reply.replayed:
+        asked.service.doorbell.ring(Queue.TRAIN)
+    return reply.response()
 
 
 @router.post(
     "/jobs/{job_id}/retry", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED
 )
-def retry_job(job_id: JobId, service: AnyService, caller: Writer, keyed: AnyKeyed) -> Response:
+def retry_job(job_id: JobId, asked: Asked) -> Response:
     """Makes a new job that goes on from the last checkpoint of a failed or cancelled one."""
     new = new_id("job")
-    return _made(service, caller, keyed, new, _again(job_id, caller, new, jobs.retry))
+    return _made(asked, new, _again(job_id, asked.caller, new, jobs.retry))
 
 
 @router.post(
     "/jobs/{job_id}/rerun", status_code=_ACCEPTED, response_model=JobObject, responses=_CREATED
 )
-def rerun_job(job_id: JobId, service: AnyService, caller: Writer, keyed: AnyKeyed) -> Response:
+def rerun_job(job_id: JobId, asked: Asked) -> Response:
     """Makes a new job that does what a finished one did, from the start."""
     new = new_id("job")
-    return _made(service, caller, keyed, new, _again(job_id, caller, new, jobs.rerun))
+    return _made(asked, new, _again(job_id, asked.caller, new, jobs.rerun))
 
 
 def _again(
@@ -217,40 +251,20 @@ def _again(
     return work
 
 
-def _made(
-    service: Service,
-    caller: Caller,
-    keyed: Keyed | None,
-    job_id: str,
-    work: Callable[[Session], Job],
-) -> Response:
+def _made(asked: _Request, job_id: str, work: Callable[[Session], Job]) -> Response:
     """Makes a job once per key, and wakes a worker when it is committed."""
-    request = None if keyed is None else keyed.of(caller)
-
-    def transaction(session: Session) -> Reply:
-        def create() -> JobObject:
-            work(session)
-            return view(session, jobs.get(session, job_id, caller.project))
-
-        return once(session, request, job_id, _ACCEPTED, create)
-
-    reply = service.database.transact(transaction)
+    reply = asked.once(job_id, _ACCEPTED, work)
     if not reply.replayed:
-        service.doorbell.ring(Queue.TRAIN)
-    return _accepted(reply)
+        asked.service.doorbell.ring(Queue.TRAIN)
+    where = asked.urls.of(f"/jobs/{reply.resource_id}")
+    return reply.response({"Location": where, "Retry-After": _POLL_SECONDS})
 
 
-def _accepted(reply: Reply) -> Response:
-    where = {"Location": f"/jobs/{reply.resource_id}", "Retry-After": _POLL_SECONDS}
-    return JSONResponse(reply.body, status_code=reply.status, headers={**where, **reply.headers})
+def _changed(asked: _Request, job_id: str, work: Callable[[Session], object]) -> Reply:
+    """Changes a job of the caller's project once per key."""
 
-
-def _changed(
-    service: Service, caller: Caller, job_id: str, work: Callable[[Session], object]
-) -> JobObject:
-    def transaction(session: Session) -> JobObject:
-        jobs.get(session, job_id, caller.project)
+    def change(session: Session) -> None:
+        jobs.get(session, job_id, asked.caller.project)
         work(session)
-        return view(session, jobs.get(session, job_id, caller.project))
 
-    return service.database.transact(transaction)
+    return asked.once(job_id, 200, change)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader, Writer
 from api.bodies import either
-from api.generation_answers import public_url
+from api.idempotent import Reply, once
 from api.openapi import refusals
 from api.prompt_uploads import FIELDS, PromptUpload
 from api.schemas.common import MOST_INT, AnyPage, ListOf, list_of, names_row
@@ -24,6 +25,7 @@ from api.schemas.prompt_sets import (
     PromptSetAnswer,
 )
 from api.service import AnyService, Service
+from api.urls import AnyUrls
 from shortft_core import prompts
 from shortft_core.errors import UserError
 from shortft_core.prompt_sets import PROMPT_SETS
@@ -31,35 +33,53 @@ from shortft_core.prompts import PromptSet
 from shortft_core.settings import settings
 from shortft_core.spec import PromptSource
 from store import prompt_sets
+from store.ids import new_id
 from store.models import PromptSetRow
 
 router = APIRouter(tags=["prompt sets"])
 _T = TypeVar("_T")
 _MOST_AT_ONCE: Final = 1000
+_CREATED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": CreatedPromptSet, "description": "An earlier request had done it."},
+    **refusals(409),
+}
 _ROW_ID: Final[TypeAdapter[str]] = TypeAdapter(Annotated[str, names_row("prompt set")])
 
 
 @router.post(
     "/prompt-sets",
     status_code=201,
+    response_model=CreatedPromptSet,
+    responses=_CREATED,
     openapi_extra=either(NewPromptSet, FIELDS, ["file"]),
 )
 def create_prompt_set(
     service: AnyService,
     caller: Writer,
     upload: Annotated[PromptUpload, Depends(PromptUpload.read)],
-    response: Response,
-) -> CreatedPromptSet:
+    urls: AnyUrls,
+) -> Response:
     """Keeps prompts under a name that is free in the project."""
-    row = service.database.transact(
-        lambda session: prompt_sets.create(session, caller.project, upload.name, upload.prompts)
-    )
-    response.headers["Location"] = public_url(service, f"/prompt-sets/{row.id}")
+    row_id = new_id("ps")
+    request = None if upload.keyed is None else upload.keyed.of(caller)
+
+    def transaction(session: Session) -> Reply:
+        return once(session, request, row_id, 201, lambda: _create(session, caller, row_id, upload))
+
+    reply = service.database.transact(transaction)
+    return reply.response({"Location": urls.of(f"/prompt-sets/{reply.resource_id}")})
+
+
+def _create(
+    session: Session, caller: Caller, row_id: str, upload: PromptUpload
+) -> CreatedPromptSet:
+    found = upload.prompts
+    row = prompt_sets.create(session, caller.project, upload.name, found, row_id=row_id)
     return CreatedPromptSet(
         **_uploaded(row).model_dump(),
-        duplicates=len(upload.prompts.duplicates),
-        empties=len(upload.prompts.empties),
-        warnings=list(upload.prompts.warnings()),
+        duplicates=len(found.duplicates),
+        empties=len(found.empties),
+        warnings=list(found.warnings()),
     )
 
 

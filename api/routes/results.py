@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mimetypes
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.auth import Reader
@@ -15,7 +17,7 @@ from api.downloads import Conditions, IfRange, RangeHeader, content
 from api.job_view import artifact_ref
 from api.openapi import refusals
 from api.problems import ProblemError
-from api.schemas.common import MOST_INT, JobId, names_row
+from api.schemas.common import MOST_INT, JobId, checked_id, names_row
 from api.schemas.results import (
     ArtifactList,
     CheckpointList,
@@ -24,14 +26,16 @@ from api.schemas.results import (
     SampleObject,
 )
 from api.service import AnyService
+from api.urls import AnyUrls, Urls
 from store import jobs, results
-from store.errors import NotFoundError
 from store.models import Job, Sample
 from store.objects import StoredObject
 
 router = APIRouter(tags=["results"])
 ArtifactId = Annotated[str, names_row("artifact")]
 SampleId = Annotated[str, names_row("sample")]
+_MOST_SAMPLES: Final = 1000
+"""More than one evaluation has."""
 _BYTES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "The bytes"},
     206: {"content": {"application/octet-stream": {}}, "description": "The asked range"},
@@ -57,23 +61,52 @@ AnyConditions = Annotated[Conditions, Depends(conditions)]
 """Parameter of a route that answers with bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class SamplePage:
+    """Which pictures a list holds."""
+
+    update: Annotated[int | None, Query(ge=0, le=MOST_INT)] = None
+    pair_index: Annotated[int | None, Query(ge=0, le=MOST_INT)] = None
+    kind: Literal["base", "tuned"] | None = None
+    limit: Annotated[int, Query(ge=1, le=_MOST_SAMPLES)] = _MOST_SAMPLES
+    after: Annotated[str | None, Query(description="The pictures behind the one with this id.")] = (
+        None
+    )
+
+    def of(self, session: Session, job_id: str) -> tuple[Sample, ...]:
+        """The pictures, and one more where there are more; raises NotFoundError for `after`."""
+        return results.samples(
+            session,
+            job_id,
+            update=self.update,
+            pair_index=self.pair_index,
+            kind=self.kind,
+            after=None if self.after is None else checked_id("sample", self.after),
+            limit=self.limit + 1,
+        )
+
+
 @router.get("/jobs/{job_id}/samples")
 def list_job_samples(
     job_id: JobId,
     service: AnyService,
     caller: Reader,
-    update: Annotated[int | None, Query(ge=0, le=MOST_INT)] = None,
-    pair_index: Annotated[int | None, Query(ge=0, le=MOST_INT)] = None,
-    kind: Literal["base", "tuned"] | None = None,
+    urls: AnyUrls,
+    asked: Annotated[SamplePage, Depends()],
 ) -> SampleList:
     """Pictures of the evaluations: of the base model beside the tuned one, same prompt and seed."""
     with service.database.read() as session:
         jobs.get(session, job_id, caller.project)
-        rows = results.samples(session, job_id, update=update, pair_index=pair_index, kind=kind)
-    return SampleList(data=[_sample(row) for row in rows])
+        rows = asked.of(session, job_id)
+    page = rows[: asked.limit]
+    return SampleList(
+        data=[_sample(row, urls) for row in page],
+        last_id=page[-1].id if page else None,
+        has_more=len(rows) > asked.limit,
+    )
 
 
-def _sample(row: Sample) -> SampleObject:
+def _sample(row: Sample, urls: Urls) -> SampleObject:
     return SampleObject(
         id=row.id,
         update=row.update,
@@ -82,7 +115,7 @@ def _sample(row: Sample) -> SampleObject:
         prompt=row.prompt,
         seed=row.seed,
         scores=row.scores,
-        url=f"/jobs/{row.job_id}/samples/{row.id}/content",
+        url=urls.of(f"/jobs/{row.job_id}/samples/{row.id}/content"),
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         created_at=row.created_at,
@@ -100,10 +133,7 @@ def read_job_sample(
     """One picture."""
     with service.database.read() as session:
         jobs.get(session, job_id, caller.project)
-        rows = results.samples(session, job_id)
-    row = next((row for row in rows if row.id == sample_id), None)
-    if row is None:
-        raise NotFoundError("sample", sample_id)
+        row = results.sample(session, job_id, sample_id)
     name = PurePosixPath(row.object_key).name
     return content(
         service.objects,
@@ -138,11 +168,13 @@ def list_job_checkpoints(job_id: JobId, service: AnyService, caller: Reader) -> 
 
 
 @router.get("/jobs/{job_id}/artifacts")
-def list_job_artifacts(job_id: JobId, service: AnyService, caller: Reader) -> ArtifactList:
+def list_job_artifacts(
+    job_id: JobId, service: AnyService, caller: Reader, urls: AnyUrls
+) -> ArtifactList:
     """The files of a job's result."""
     with service.database.read() as session:
         job = jobs.get(session, job_id, caller.project)
-        return ArtifactList(data=[artifact_ref(row) for row in job.artifacts])
+        return ArtifactList(data=[artifact_ref(row, urls) for row in job.artifacts])
 
 
 @router.get(

@@ -8,14 +8,17 @@ from fastapi import APIRouter, Depends, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.bodies import either
-from api.generation_service import AnyOrder, Order
+from api.generation_service import AnyOrder, Order, resolved
 from api.idempotent import Reply
 from api.openapi import refusals
 from api.problems import ProblemError
 from api.schemas.generations import GenerationAnswer, ScoreRequest
-from api.score_request import FIELDS, Asked, score_spec
+from api.score_request import FIELDS, Asked, score_term
+from api.submit import check_files
+from api.weights import needed_by_score
 from shortft_core import catalog
 from shortft_core.errors import UnknownNameError
+from shortft_core.spec.generation import ScoredImage, ScoreSpec
 from store.generations import NewGeneration
 from store.ids import new_id
 
@@ -39,9 +42,10 @@ _ANSWERS: Final[dict[int | str, dict[str, object]]] = {
     openapi_extra=either(ScoreRequest, FIELDS, ["images"]),
 )
 async def score_images(
-    name: str, asked: Annotated[Asked, Depends(Asked.read)], order: AnyOrder
+    name: str, order: AnyOrder, asked: Annotated[Asked, Depends(Asked.read)]
 ) -> Response:
     """Scores pictures, uploaded or generated before; each is scored under its prompt."""
+    # `order` stands before `asked`: who may not ask is refused before the parts are read.
     if name not in catalog.REWARDS:
         unknown = UnknownNameError("name", name, catalog.REWARDS)
         raise ProblemError("not_found", str(unknown), "name", extra={"known": list(unknown.known)})
@@ -50,14 +54,31 @@ async def score_images(
 
 
 def _submit(name: str, asked: Asked, order: Order) -> Reply:
+    """Stores uploads when nothing else can be wrong, and never for a repetition."""
+    made = resolved(lambda: _resolve(name, asked, order), asked.keyed)
+    stored: tuple[ScoredImage, ...] = ()
+    if isinstance(made, NewGeneration) and asked.uploads and not order.is_repetition(asked.keyed):
+        stored = asked.uploaded(made.id)
+        asked.store(order.service, stored)
+    reply = order.submit(made, asked.keyed)
+    if reply.replayed:
+        # The first of two requests at once had the key.
+        for image in stored:
+            order.service.objects.delete(image.key)
+    return reply
+
+
+def _resolve(name: str, asked: Asked, order: Order) -> NewGeneration:
+    term = score_term(name, asked.source)
+    check_files(order.service, needed_by_score(term))
     generation_id = new_id("gen")
     images = (
-        asked.store(order.service, generation_id)
+        asked.uploaded(generation_id)
         if asked.uploads
         else asked.find(order.service, order.caller.project)
     )
-    spec = score_spec(name, asked.source, images)
-    new = NewGeneration(
+    spec = ScoreSpec(rewards=(term,), images=images)
+    return NewGeneration(
         id=generation_id,
         kind="score",
         request=spec.model_dump(mode="json"),
@@ -65,4 +86,3 @@ def _submit(name: str, asked: Asked, order: Order) -> Reply:
         project=order.caller.project,
         api_key_id=order.caller.api_key_id,
     )
-    return order.submit(new, asked.keyed)

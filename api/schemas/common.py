@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from api.urls import unversioned, urls_for
 from store.errors import NotFoundError
 from store.pages import MOST_ROWS, Page, PageRequest
 
@@ -93,7 +95,8 @@ def list_of(
         backwards = asked.before is not None
         cursor = {"before": ids[0]} if backwards else {"after": ids[-1]}
         relation = "prev" if backwards else "next"
-        response.headers["Link"] = f'<{_with_query(request, cursor)}>; rel="{relation}"'
+        where = urls_for(request).of(_with_query(request, cursor))
+        response.headers["Link"] = f'<{where}>; rel="{relation}"'
     return ListOf(
         data=[shape(row) for row in page.rows],
         first_id=ids[0] if ids else None,
@@ -103,6 +106,7 @@ def list_of(
 
 
 def _with_query(request: Request, cursor: dict[str, Any]) -> str:
-    """Path and query: the host that clients see is theirs to know."""
-    url = request.url.remove_query_params(["after", "before"]).include_query_params(**cursor)
-    return f"{url.path}?{url.query}"
+    """Path and query of the page at a cursor."""
+    asked = request.query_params.multi_items()
+    kept = [pair for pair in asked if pair[0] not in {"after", "before"}]
+    return f"{unversioned(request.scope['path'])}?{urlencode([*kept, *cursor.items()])}"

@@ -32,6 +32,9 @@ class SampleList(Answer):
 
     object: Literal["list"] = "list"
     data: list[SampleObject]
+    last_id: str | None
+    """Give it as `after` for the pictures behind these."""
+    has_more: bool
 
 
 class CheckpointObject(Answer):

@@ -18,11 +18,11 @@ class Spec(BaseModel):
 class Source(Spec):
     """Where weights come from: exactly one of a catalog name, a hub id, or a path."""
 
-    name: str | None = None
+    name: str | None = Field(default=None, max_length=200)
     """A name of the catalog."""
-    id: str | None = Field(default=None, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
+    id: str | None = Field(default=None, max_length=200, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     """A repository of the model hub, `owner/name`."""
-    revision: str | None = None
+    revision: str | None = Field(default=None, max_length=200, pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
     """Commit, tag or branch of `id`; name a commit for a run that others can repeat."""
     path: str | None = None
     """A file or folder of this machine; command line only."""
@@ -33,6 +33,8 @@ class Source(Spec):
             raise ValueError("give exactly one of name, id, path")
         if self.revision is not None and self.id is None:
             raise ValueError("revision belongs to id: give the hub id, or drop revision")
+        if ".." in (self.revision or ""):
+            raise ValueError("revision holds '..', which no commit, tag or branch does")
         return self
 
     def __str__(self) -> str:

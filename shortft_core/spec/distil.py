@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from shortft_core.spec.common import PromptSource, Source, Spec
 from shortft_core.spec.rewards import (
+    MOST_REWARDS,
     AnyReward,
     Brightness,
     Colorfulness,
@@ -25,11 +26,9 @@ class DistilEvaluation(Spec):
     """Held-out prompts; by default the evaluation split of the job's prompts."""
     count: int = Field(default=64, ge=2, le=100_000)
     """Held-out trajectories."""
-    rewards: tuple[AnyReward, ...] = (
-        Symmetry(),
-        Compressibility(),
-        Brightness(),
-        Colorfulness(),
+    rewards: tuple[AnyReward, ...] = Field(
+        default=(Symmetry(), Compressibility(), Brightness(), Colorfulness()),
+        max_length=MOST_REWARDS,
     )
     """Judges that compare the images of both chains; by default those without weights."""
 

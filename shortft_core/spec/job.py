@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -11,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from shortft_core.spec.common import PromptSource, Source, Spec
 from shortft_core.spec.distil import DistilSpec
 from shortft_core.spec.methods import AnyMethod
-from shortft_core.spec.rewards import AnyReward
+from shortft_core.spec.rewards import MOST_REWARDS, AnyReward
 
 
 class Evaluation(Spec):
@@ -21,7 +22,7 @@ class Evaluation(Spec):
     """Held-out prompts; by default the evaluation split of the job's prompts."""
     every_updates: int = Field(default=30, ge=1, le=1_000_000)
     """Updates between evaluations; the base model and the finished one are always evaluated."""
-    held_out: tuple[str, ...] | None = None
+    held_out: tuple[str, ...] | None = Field(default=None, max_length=MOST_REWARDS)
     """Judges that are not optimised: rewards of the catalog, or `oracle` for `shapes` captions.
     By default a CLIP that is not among the rewards; an empty list for none."""
     count: int = Field(default=16, ge=1, le=100_000)
@@ -49,7 +50,7 @@ class AlignSpec(Spec):
     """The text-to-image model that is tuned."""
     method: AnyMethod
     """How the reward reaches the weights, and for how long."""
-    rewards: tuple[AnyReward, ...] = Field(min_length=1)
+    rewards: tuple[AnyReward, ...] = Field(min_length=1, max_length=MOST_REWARDS)
     """What is maximised: the weighted sum of these."""
     prompts: PromptSource
     """What the model is asked for while it is tuned."""
@@ -67,8 +68,8 @@ class AlignSpec(Spec):
     @field_validator("rewards")
     @classmethod
     def _no_duplicates(cls, rewards: tuple[AnyReward, ...]) -> tuple[AnyReward, ...]:
-        names = [reward.name for reward in rewards]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(reward.name for reward in rewards)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)} is named twice: merge the weights")
         return rewards

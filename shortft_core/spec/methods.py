@@ -82,7 +82,7 @@ class ShortFT(Method):
     """The trajectory-preserving few-step model; by default the base model's own in the catalog."""
     shortcut_guidance: float | None = Field(default=None, ge=1.0)
     """Guidance of the jumps themselves; by default the shortcut's (1: one conditional call)."""
-    stage_shares: tuple[float, ...] | None = None
+    stage_shares: tuple[float, ...] | None = Field(default=None, max_length=999)
     """Share of the updates that each stage gets; 55/20/15/10 % for four segments, because stage 1
     alone is cheaper than sampling one image, and halving shares for other numbers."""
     stage_switch: Literal["shares", "plateau"] = "shares"

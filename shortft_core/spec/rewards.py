@@ -8,6 +8,9 @@ from pydantic import Field, TypeAdapter, field_validator
 
 from shortft_core.spec.common import Source, Spec
 
+MOST_REWARDS: Final = 32
+"""Of one job, and of one panel of judges; the catalog has fewer."""
+
 
 class RewardTerm(Spec):
     """One term of the weighted sum that a job maximises."""

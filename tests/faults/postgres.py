@@ -75,8 +75,8 @@ class PostgresServer:
 
 @contextmanager
 def restartable_server(folder: Path) -> Iterator[PostgresServer]:
-    """A server of its own; skips where PostgreSQL is not installed."""
-    with running_server(folder) as url:
+    """A server of its own, which keeps what it has committed; skips where there is none."""
+    with running_server(folder, is_durable=True) as url:
         server = PostgresServer(folder, url)
         try:
             yield server

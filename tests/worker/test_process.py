@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,48 @@ def test_it_says_that_it_lives_and_that_it_ends(stack: StoreSettings, tmp_path: 
     assert (rows()[0].kind, rows()[0].state) == ("default", "ready")
     process.stop()
     assert rows() == ()
+    database.close()
+
+
+class Busy:
+    """A station whose work ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.done = threading.Event(), threading.Event()
+
+    def drain(self) -> None:
+        self.begun.set()
+        self.done.wait(60)
+
+    def stop(self) -> None:
+        return
+
+
+@ON_SQLITE
+def test_it_says_that_it_lives_until_its_work_has_ended(
+    stack: StoreSettings, tmp_path: Path
+) -> None:
+    scaled = stack.model_copy(update={**TIMES, "heartbeat_seconds": 0.1})
+    process = WorkerProcess("default", 1, scaled, WorkerSettings(work_dir=tmp_path / "work"))
+    process.station = busy = Busy()
+    database = open_database(stack.database_address())
+    process.start()
+    assert busy.begun.wait(30)
+    stopping = threading.Thread(target=process.stop)
+    stopping.start()
+
+    def row() -> Worker:
+        with database.read() as session:
+            return workers.alive(session)[0]
+
+    until(lambda: row().state == "draining")
+    first = row().heartbeat_at
+    until(lambda: row().heartbeat_at > first)
+    assert row().state == "draining"
+    busy.done.set()
+    stopping.join()
+    with database.read() as session:
+        assert workers.alive(session) == ()
     database.close()
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shortft_core.errors import DivergedError, UserError
 from shortft_core.generate import Sampler, to_pil
+from shortft_core.models import DiffusionModel
 from shortft_core.preprocessing import quantize
 from shortft_core.rewards import Composite
 from shortft_core.spec import Source
@@ -139,7 +140,8 @@ class _Work:
 
         def make(pairs: Sequence[Wanted]) -> Tensor:
             prompts, seeds = zip(*pairs, strict=True)
-            return sampler.images(prompts, seeds)
+            with self._reported(sampler.model):
+                return replace(sampler, batch_size=len(pairs)).images(prompts, seeds)
 
         distinct = list(dict.fromkeys(wanted))
         with self._timed("generate"):
@@ -147,6 +149,15 @@ class _Work:
         if not torch.isfinite(images).all():
             raise DivergedError("the model gave a picture with values that are not finite")
         return dict(zip(distinct, images, strict=True))
+
+    @contextmanager
+    def _reported(self, model: DiffusionModel) -> Iterator[None]:
+        """Meanwhile every call of the denoiser is told: on a CPU a chain takes many minutes."""
+        hook = model.denoiser.register_forward_pre_hook(lambda *_: self.batches.alive("denoising"))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _in_parts(
         self,

@@ -64,7 +64,8 @@ def serve(wire: Wire, orders: BinaryIO, memory_bytes: int, batch_size: int) -> N
 
 def _order(line: bytes) -> Batch | Preload | None:
     try:
-        return ORDERS.validate_json(line)
+        order = ORDERS.validate_json(line)
+        return order if isinstance(order, Preload) else order.read()
     except ValidationError:
         _LOG.exception("this line is no order")
         return None

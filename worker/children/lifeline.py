@@ -35,12 +35,13 @@ class Lifeline:
     def __init__(
         self,
         lease_seconds: float,
+        renewed_at: float,
         *,
         source: int = 0,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._lease_seconds = lease_seconds
-        self._renewed_at = elapsed_seconds()
+        self._renewed_at = renewed_at
         self._source = source
         self._leave = leave
         self._buffer = b""
@@ -90,7 +91,7 @@ class Lifeline:
 
     def _obey(self, order: Control) -> None:
         if order.control == "ok":
-            self._renewed_at = max(self._renewed_at, elapsed_seconds() - order.age_seconds)
+            self._renewed_at = max(self._renewed_at, order.renewed_at)
         elif order.control == "lost":
             self._leave(ExitCode.FENCED)
         else:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from shortft_core.events import AlertRaised, Event, PhaseStarted, to_envelope
 from shortft_core.spec import AlignSpec
@@ -22,6 +24,8 @@ from worker.protocol import Ended, ExitCode, TrainerJob
 from worker.settings import LaunchSettings
 
 _LOG = logging.getLogger(__name__)
+ALIVE_SECONDS: Final = 30.0
+"""How often work that reports nothing says that it goes on."""
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +33,7 @@ def main(arguments: list[str]) -> int:
     wire = Wire.take_stdout()
     job = TrainerJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     rank = LaunchSettings().rank
-    lifeline = Lifeline(job.lease_seconds)
+    lifeline = Lifeline(job.lease_seconds, job.renewed_at)
     if rank == 0:
         lifeline.start()
     ended = _work(job, Attempt(job, wire, lifeline), is_first=rank == 0)
@@ -45,7 +49,7 @@ def _work(job: TrainerJob, attempt: Attempt, *, is_first: bool) -> Ended:
 
     paths = [Path(path) for path in job.locks] if is_first else []
     lifeline = attempt.lifeline
-    with locks.held(paths, give_up=lifeline.should_stop, on_wait=attempt.on_wait) as free:
+    with locks.held(paths, give_up=attempt.should_stop, on_wait=attempt.on_wait) as free:
         if not free:
             return Ended(code=lifeline.ending or ExitCode.STOPPED)
         try:
@@ -63,6 +67,7 @@ class Attempt:
     wire: Wire
     lifeline: Lifeline
     paused_by_guard: bool = False
+    _alive_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> ExitCode:
         """Trains or distils until done or told to stop."""
@@ -76,6 +81,17 @@ class Attempt:
         """Says why nothing happens."""
         text = f"waiting until another trainer frees {path.stem}"
         self.emit(PhaseStarted(phase="waiting", message=text))
+
+    def should_stop(self) -> bool:
+        """Whether the work shall be saved and ended; tells the supervisor that it was asked.
+
+        Waiting and evaluating say nothing else for long, and are no hang.
+        """
+        now = time.monotonic()
+        if now - self._alive_at >= ALIVE_SECONDS:
+            self._alive_at = now
+            self.wire.send({"object": "alive"})
+        return self.lifeline.should_stop()
 
     def emit(self, event: Event) -> None:
         """Sends an event to the supervisor."""
@@ -91,21 +107,23 @@ class Attempt:
             spec,
             RunFolder(path),
             emit=self.emit,
-            should_stop=self.lifeline.should_stop,
+            should_stop=self.should_stop,
             save_adapters=True,
         )
         if not (state.is_complete or state.halted):
-            if self.lifeline.ending is not None:
-                return self.lifeline.ending
+            # First: a stop that comes beside it would start the job again.
             if self.paused_by_guard:
                 return ExitCode.RESTING
+            if self.lifeline.ending is not None:
+                return self.lifeline.ending
         # Else the wall time is over, which is an end like any other.
         return self._finish(lambda: write_report(path))
 
     def _distil(self, spec: DistilSpec, path: Path) -> ExitCode:
         from shortft_core.distil.run import run_distil
 
-        made = run_distil(spec, path, emit=self.emit, should_stop=self.lifeline.should_stop)
+        self.emit(PhaseStarted(phase="preparing"))
+        made = run_distil(spec, path, emit=self.emit, should_stop=self.should_stop)
         if made is None:
             return self.lifeline.ending or ExitCode.STOPPED
         return ExitCode.DONE

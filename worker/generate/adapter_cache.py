@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +40,10 @@ class AdapterCache:
         when it is away.
         """
         folder = self._folder / adapter.card_sha256
-        if not folder.is_dir():
+        try:
+            os.utime(folder)
+        except FileNotFoundError:
             self._download(adapter, folder)
-        os.utime(folder)
         self._shrink()
         return folder
 
@@ -67,21 +69,24 @@ class AdapterCache:
             shutil.rmtree(part, ignore_errors=True)
 
     def _shrink(self) -> None:
-        folders = sorted(
-            (path.stat().st_mtime, path)
-            for path in self._folder.iterdir()
-            if not path.name.startswith(".")
-        )
-        sizes = {path: _size_bytes(path) for _, path in folders}
-        total = sum(sizes.values())
-        for used_at, path in folders:
-            if total <= self._limit_bytes or time.time() - used_at < IN_USE_SECONDS:
+        before = time.time() - IN_USE_SECONDS
+        folders = []
+        for path in self._folder.iterdir():
+            # Another worker of this machine may delete it meanwhile, here and below.
+            with suppress(FileNotFoundError):
+                used_at = path.stat().st_mtime
+                if not path.name.startswith("."):
+                    folders.append((used_at, _size_bytes(path), path))
+                elif used_at < before:
+                    # Its worker was killed while it downloaded or deleted.
+                    shutil.rmtree(path, ignore_errors=True)
+        total = sum(size for _, size, _ in folders)
+        for used_at, size, path in sorted(folders):
+            if total <= self._limit_bytes or used_at >= before:
                 return
-            # Renamed first: nobody finds half of a folder.
-            rubbish = path.with_name(f".{uuid.uuid4().hex}.old")
-            path.rename(rubbish)
-            shutil.rmtree(rubbish, ignore_errors=True)
-            total -= sizes[path]
+            with suppress(FileNotFoundError):
+                _delete(path)
+            total -= size
 
 
 def fetch(objects: ObjectStore, key: str, path: Path, sha256: str) -> None:
@@ -91,8 +96,18 @@ def fetch(objects: ObjectStore, key: str, path: Path, sha256: str) -> None:
         while chunk := source.read(_CHUNK_BYTES):
             digest.update(chunk)
             target.write(chunk)
+        # The folder it lies in is trusted later: a power loss shall not leave an empty file there.
+        target.flush()
+        os.fsync(target.fileno())
     if digest.hexdigest() != sha256:
         raise ArtifactError(f"{key} has changed: its sha256 is not {sha256}")
+
+
+def _delete(folder: Path) -> None:
+    # Renamed first: nobody finds half of a folder.
+    rubbish = folder.with_name(f".{uuid.uuid4().hex}.old")
+    folder.rename(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def _size_bytes(folder: Path) -> int:

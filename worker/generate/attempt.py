@@ -28,8 +28,8 @@ from worker.generate.adapter_cache import AdapterCache, fetch
 from worker.generate.messages import Answer, Batch, Picture, Request
 from worker.generate.renewal import Renewal
 from worker.generate.warm_child import ChildLostError, WarmChild
+from worker.outages import StorageError, storing, until_answered
 from worker.process import Context
-from worker.train.outages import StorageError, storing, until_answered
 
 _T = TypeVar("_T")
 _LOG: Final = logging.getLogger(__name__)
@@ -109,7 +109,6 @@ class BatchAttempt:
         return storing(what, work, self.give_up, patience_seconds=_FETCH_SECONDS)
 
     def _ask(self, requests: Sequence[Request], renewal: Renewal) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         batch = Batch(id=self.id, requests=tuple(requests), folder=self.folder)
         try:
             for answer in self.child.answers(batch, self.give_up):

@@ -26,11 +26,28 @@ class Request(Spec):
 class Batch(Spec):
     """Requests that run through the model together where they can."""
 
-    type: Literal["batch"] = "batch"
     id: str
     requests: tuple[Request, ...]
     folder: Path
     """Where the pictures are written."""
+
+    def written(self) -> BatchFile:
+        """The order for it, whose file lies in its folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "batch.json"
+        path.write_text(self.model_dump_json(), encoding="utf-8")
+        return BatchFile(path=path)
+
+
+class BatchFile(Spec):
+    """A batch to work on, in a file: a pipe to a child that hangs takes 64 KB and then blocks."""
+
+    type: Literal["batch"] = "batch"
+    path: Path
+
+    def read(self) -> Batch:
+        """The batch; raises OSError or ValidationError for a file that holds none."""
+        return Batch.model_validate_json(self.path.read_bytes())
 
 
 class Preload(Spec):
@@ -101,7 +118,7 @@ class Done(Spec):
     batch: str
 
 
-Order = Annotated[Batch | Preload, Field(discriminator="type")]
+Order = Annotated[BatchFile | Preload, Field(discriminator="type")]
 Report = Annotated[Ready | Working | Answer | Done, Field(discriminator="type")]
-ORDERS: Final[TypeAdapter[Batch | Preload]] = TypeAdapter(Order)
+ORDERS: Final[TypeAdapter[BatchFile | Preload]] = TypeAdapter(Order)
 REPORTS: Final[TypeAdapter[Ready | Working | Answer | Done]] = TypeAdapter(Report)

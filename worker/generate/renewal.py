@@ -11,7 +11,7 @@ from store import generations
 from store.engine import Database
 from store.settings import StoreSettings
 from store.transitions import Lease
-from worker.train.outages import OUTAGES
+from worker.outages import OUTAGES
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
 import threading
 import time
 from typing import Final
 
 from store import generations
 from store.generations import ClaimedGeneration
-from worker import locks
 from worker.devices import visible_gpus
+from worker.folders import WorkerFolder
 from worker.generate.adapter_cache import AdapterCache
 from worker.generate.attempt import BatchAttempt
 from worker.generate.warm_child import WarmChild
@@ -36,7 +35,7 @@ class GenerateStation:
 
     def __init__(self, context: Context, gpus: tuple[str, ...] = ()) -> None:
         self._context = context
-        self._folder = context.settings.work_dir / "generations" / context.worker_id
+        self._folder = WorkerFolder(context.settings.work_dir / "generations" / context.worker_id)
         self._adapters = AdapterCache(context.settings.work_dir / "adapters", context.objects)
         self.children = [
             WarmChild(
@@ -49,9 +48,6 @@ class GenerateStation:
         self._idle = threading.Condition()
         self._busy = 0
         self._deadline: float | None = None
-        self._remove_dead_folders()
-        # Held by this object as long as this process lives.
-        self._alive = locks.try_lock(self._folder.with_name(f"{self._folder.name}.lock"))
 
     def start(self) -> None:
         """Starts the children, so that the first request does not wait for their libraries."""
@@ -76,17 +72,13 @@ class GenerateStation:
     def stop(self) -> None:
         """Lets what runs finish within the grace, and gives the rest back."""
         grace = self._context.settings.grace_seconds
-        self._deadline = time.monotonic() + grace
         with self._idle:
             # Twice: what is given back after the first has to be written.
             if not self._idle.wait_for(lambda: self._busy == 0, timeout=2 * grace):
                 _LOG.warning("%d batches did not end within %g s", self._busy, 2 * grace)
         for child in self.children:
             child.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._alive is not None:
-            locks.unlock(self._alive)
-            self._alive = None
+        self._folder.remove()
 
     def _claim(self) -> tuple[ClaimedGeneration, ...]:
         context = self._context
@@ -109,22 +101,22 @@ class GenerateStation:
             child=child,
             adapters=self._adapters,
             id=batch_id,
-            folder=self._folder / batch_id,
+            folder=self._folder.path / batch_id,
             give_up=self._is_over,
         )
 
     def _is_over(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        """Whether the grace has passed, which begins at the first look at a worker that stops.
+
+        Not in `stop`, which comes only when Celery's threads have ended their work.
+        """
+        if not self._context.stopping.is_set():
+            return False
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._context.settings.grace_seconds
+        return time.monotonic() > self._deadline
 
     def _count(self, change: int) -> None:
         with self._idle:
             self._busy += change
             self._idle.notify_all()
-
-    def _remove_dead_folders(self) -> None:
-        """Deletes what workers of this machine left that were killed."""
-        for folder in self._folder.parent.glob("*/"):
-            lock = locks.try_lock(folder.with_name(f"{folder.name}.lock"))
-            if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                locks.unlock(lock)

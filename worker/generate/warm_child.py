@@ -78,7 +78,7 @@ class WarmChild:
         starts another one.
         """
         child = self.start()
-        child.send(batch.model_dump(mode="json"))
+        child.send(batch.written().model_dump(mode="json"))
         heard_at = time.monotonic()
         while not give_up():
             message = child.receive(_LOOK_SECONDS)
@@ -102,7 +102,6 @@ class WarmChild:
     def close(self) -> None:
         """Ends the process."""
         if self._child is not None:
-            self._child.close_input()
             self._child.kill(_END_SECONDS)
             self._child = None
 

@@ -17,6 +17,8 @@ from shortft_core.events import (
     CheckpointSaved,
     EvaluationDone,
     Event,
+    LogLine,
+    PhaseStarted,
     RunFinished,
     RunStarted,
     SamplesReady,
@@ -26,13 +28,13 @@ from store import events, leases
 from store.errors import InvalidStateError, LeaseLostError, NotFoundError
 from store.leases import Claim
 from store.transitions import Lease
+from worker.outages import StorageError
 from worker.pipes import Child, Message
 from worker.process import Context
 from worker.protocol import Control, Ended, ExitCode, TrainerJob
 from worker.settings import child_environment
 from worker.train.endings import Conclusion, conclude
 from worker.train.lease_keeper import LeaseKeeper
-from worker.train.outages import StorageError
 from worker.train.publish import store_result
 from worker.train.records import Records
 from worker.train.restore import Restorer
@@ -62,6 +64,9 @@ class Attempt:
     """Why this side killed the trainer."""
     _best_due: int | None = None
     _asked_at: float | None = None
+    _stopping_at: float | None = None
+    """When this worker was first seen to shut down."""
+    _has_result: bool = False
     _gone_at: float | None = None
     _heard_at: float = field(default_factory=time.monotonic)
 
@@ -75,7 +80,9 @@ class Attempt:
             control_seconds=context.settings.control_seconds,
         )
         self.records = Records(context.database, lease, self._gives_up)
-        self.storage = RunStorage(context.objects, self.records, self.folder, self._gives_up)
+        self.storage = RunStorage(
+            context.objects, self.records, self.folder, self._gives_up_storing
+        )
 
     def run(self) -> None:
         """Returns when the attempt is over, whatever came of it."""
@@ -130,6 +137,7 @@ class Attempt:
             spec=spec,
             run_folder=str(self.folder),
             lease_seconds=self.context.store_settings.lease_seconds,
+            renewed_at=self.keeper.renewed_at,
             locks=tuple(str(lock) for lock in self.locks),
         )
         path.write_text(job.model_dump_json(), encoding="utf-8")
@@ -152,8 +160,9 @@ class Attempt:
         while not child.ended:
             message = child.receive(_LOOK_SECONDS)
             if message is not None:
-                self._heard_at = time.monotonic()
                 self._hear(message)
+                # Only now: what it reports may take long to store.
+                self._heard_at = time.monotonic()
             self._follow_log(child)
             self.records.flush_if_due()
             self._watch(child)
@@ -175,6 +184,8 @@ class Attempt:
         if message.get("object") == "ended":
             self.ended = Ended.model_validate(message)
             return
+        if message.get("object") == "alive":
+            return
         try:
             event = from_envelope(message)
         except ArtifactError as error:
@@ -191,14 +202,28 @@ class Attempt:
                 self.storage.checkpoint(event)
             case SamplesReady():
                 self.storage.samples(event)
+            case LogLine():
+                # A distillation tells of each chunk that it has recorded.
+                self.storage.trajectories()
+                self.records.note(event)
             case RunStarted():
                 self.records.write(lambda session, lease: _start(session, lease, event))
             case _:
                 self.records.note(event)
-        if isinstance(event, EvaluationDone) and event.is_best:
-            self._best_due = event.update
-        if isinstance(event, RunFinished):
-            self.summary = event.model_dump(mode="json", include={"outcome", "updates", "seconds"})
+        self._remember(event)
+
+    def _remember(self, event: Event) -> None:
+        match event:
+            case PhaseStarted(phase="preparing"):
+                # Until now it may have waited for a GPU.
+                self.began_at = time.monotonic()
+            case EvaluationDone(is_best=True):
+                self._best_due = event.update
+            case RunFinished():
+                include = {"outcome", "updates", "seconds"}
+                self.summary = event.model_dump(mode="json", include=include)
+            case _:
+                pass
 
     def _store_best(self) -> None:
         if self._best_due is not None:
@@ -226,10 +251,19 @@ class Attempt:
                 child.kill()
 
     def _is_to_end(self, child: Child) -> bool:
-        if self.context.stopping.is_set():
+        stopping, wish = self._is_stopping(), self.keeper.wish
+        if stopping:
             child.send(Control(control="stop").model_dump())
-            return True
-        return self.keeper.wish is not None
+        if stopping or wish == "pause":
+            # No later checkpoint makes up for the last one.
+            self.storage.patience_seconds = self.context.settings.grace_seconds
+        return stopping or wish is not None
+
+    def _is_stopping(self) -> bool:
+        if not self.context.stopping.is_set():
+            return False
+        self._stopping_at = self._stopping_at or time.monotonic()
+        return True
 
     def _is_overdue(self, now: float) -> bool:
         """The trainer ends by itself after `max_runtime_seconds`, unless it hangs."""
@@ -247,15 +281,21 @@ class Attempt:
         cause = child.exit_cause() if self.killed is None else f"killed, because {self.killed}"
         if self.killed is not None and self._asked_at is not None:
             code = ExitCode.STOPPED
+        if self.ended is None and code == ExitCode.DONE:
+            # A library left, or a launcher: nobody said that there is a result.
+            code = ExitCode.FAILED
         if code == ExitCode.DONE:
             return self._store_result()
         said = self.ended or Ended(code=ExitCode.FAILED)
         return Conclusion(code, said.error_code, said.error_message, cause, child.log_tail())
 
     def _store_result(self) -> Conclusion:
+        self._has_result = True
         try:
             result = store_result(self.storage, self.records.lease, self.folder, self.claim.job)
         except (StorageError, OSError) as error:
+            if self.keeper.wish is not None:
+                return Conclusion(ExitCode.STOPPED)
             return _unstored(error)
         return Conclusion(ExitCode.DONE, result=replace(result, summary=self.summary))
 
@@ -263,8 +303,13 @@ class Attempt:
         """Whether waiting for a database or a store has no more sense."""
         if self.keeper.lost.is_set():
             return True
-        stopping, grace = self.context.stopping, self.context.settings.grace_seconds
-        return stopping.is_set() and time.monotonic() - (self._asked_at or self.began_at) > grace
+        if not self._is_stopping() or self._stopping_at is None:
+            return False
+        return time.monotonic() - self._stopping_at > self.context.settings.grace_seconds
+
+    def _gives_up_storing(self) -> bool:
+        """Also where nobody would see the result any more."""
+        return self._gives_up() or (self._has_result and self.keeper.wish is not None)
 
 
 def _unstored(error: StorageError | OSError) -> Conclusion:

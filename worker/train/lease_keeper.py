@@ -16,8 +16,8 @@ from store.errors import LeaseLostError
 from store.settings import StoreSettings
 from store.states import JobStatus
 from store.transitions import Lease
+from worker.outages import OUTAGES
 from worker.protocol import Control, elapsed_seconds
-from worker.train.outages import OUTAGES
 
 _LOG: Final = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS: Final = 1.0
@@ -46,6 +46,11 @@ class LeaseKeeper:
         self.lost = threading.Event()
         self.wish: str | None = None
         """`cancel` or `pause`, once somebody asked for it."""
+
+    @property
+    def renewed_at(self) -> float:
+        """When the last renewal began, on the clock of `elapsed_seconds`."""
+        return self._renewed_at
 
     def start(self) -> None:
         """Begins to renew."""
@@ -103,8 +108,7 @@ class LeaseKeeper:
         self._hear(status)
 
     def _pass_on(self) -> None:
-        age = elapsed_seconds() - self._renewed_at
-        self._tell(Control(control="ok", age_seconds=age))
+        self._tell(Control(control="ok", renewed_at=self._renewed_at))
 
     def _hear(self, status: JobStatus) -> None:
         wish = _WISHES.get(status)

@@ -12,7 +12,7 @@ from shortft_core.events import AlertRaised, EvaluationDone, Event
 from store import events, logs
 from store.engine import Database
 from store.transitions import Lease
-from worker.train.outages import until_answered
+from worker.outages import until_answered
 
 _T = TypeVar("_T")
 FLUSH_SECONDS: Final = 0.5

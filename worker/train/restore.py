@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -25,14 +26,22 @@ from store import events, jobs, object_keys, prompt_sets, results
 from store.errors import NotFoundError
 from store.models import Checkpoint, Job
 from store.objects import ObjectStore
-from worker.train.outages import storing
+from worker.outages import storing
 from worker.train.records import Records
-from worker.train.stored import MANIFEST_FILE, STATE_FILE
+from worker.train.stored import MANIFEST_FILE, STATE_FILE, TRAJECTORIES
 
 EVENTS_FILE: Final = "events.jsonl"
 _TYPES: Final = frozenset(kind.model_fields["type"].default for kind in get_args(Event))
 _PAGE: Final = 500
 _CHUNK_BYTES: Final = 1 << 20
+
+
+class _Found(StrEnum):
+    """What became of a checkpoint in the store."""
+
+    WHOLE = auto()
+    DAMAGED = auto()
+    ABSENT = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,7 @@ class Restorer:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         spec = self._with_prompts(self.job.spec)
+        self._trajectories()
         update = self._checkpoint()
         if update is not None:
             self._best()
@@ -62,27 +72,29 @@ class Restorer:
     def _checkpoint(self) -> int | None:
         """Update of the newest checkpoint that is whole, now in the folder."""
         for row in self.records.read(lambda session: _candidates(session, self.job)):
-            if self._fetch_checkpoint(row):
+            found = self._fetch_checkpoint(row)
+            if found is _Found.WHOLE:
                 return row.update
-            message = f"checkpoint {row.update} is damaged; an older state is resumed from"
+            message = f"checkpoint {row.update} is {found}; an older state is resumed from"
             self.records.note(LogLine(level="warn", message=message))
-            if row.job_id == self.job.id:
+            # One that is not there may come back, with the disk that was not mounted.
+            if found is _Found.DAMAGED and row.job_id == self.job.id:
                 self._forget(row)
         return None
 
     def _forget(self, row: Checkpoint) -> None:
         self.records.write(lambda session, lease: results.forget_checkpoint(session, lease, row.id))
 
-    def _fetch_checkpoint(self, row: Checkpoint) -> bool:
+    def _fetch_checkpoint(self, row: Checkpoint) -> _Found:
         """Whether state and manifest are those that were stored."""
         prefix = object_keys.checkpoint_folder(row.object_key)
         local = self.folder / "checkpoints" / f"{row.update:06d}"
         state = self._fetch(prefix + STATE_FILE, local / STATE_FILE)
         manifest = self._fetch(prefix + MANIFEST_FILE, local / MANIFEST_FILE)
         if state == row.sha256 and manifest and _vouches(local / MANIFEST_FILE, row.sha256):
-            return True
+            return _Found.WHOLE
         shutil.rmtree(local, ignore_errors=True)
-        return False
+        return _Found.ABSENT if state is None or manifest is None else _Found.DAMAGED
 
     def _best(self) -> None:
         """The best adapter so far, which the manifest knows by its update alone."""
@@ -90,9 +102,17 @@ class Restorer:
         if prefix is None and self.job.parent_id is not None:
             parent_id = self.job.parent_id
             prefix = self.records.read(lambda session: _best_prefix(session, parent_id))
-        if prefix is not None and self.objects.exists(prefix + CARD_FILE):
-            for key in storing(prefix, lambda: self.objects.list(prefix), self.give_up):
-                self._fetch(key, self.folder / "best" / key.removeprefix(prefix))
+        if prefix is None:
+            return
+        card = prefix + CARD_FILE
+        if storing(card, lambda: self.objects.exists(card), self.give_up):
+            self._fetch_folder(prefix, self.folder / "best")
+
+    def _trajectories(self) -> None:
+        """What a distillation has recorded; what is missing of it is recorded anew."""
+        parent_id = self.job.parent_id if self.job.parent_update is not None else None
+        for job_id in filter(None, (parent_id, self.job.id)):
+            self._fetch_folder(object_keys.trajectories_prefix(job_id), self.folder / TRAJECTORIES)
 
     def _history(self) -> None:
         """The events so far, and the pictures that a report will show of them."""
@@ -116,18 +136,33 @@ class Restorer:
     def _local(self, source: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         if source is None or source.get("id") is None:
             return source
-        name = f"prompts/{source['id']}.json"
-        (self.folder / "prompts").mkdir(exist_ok=True)
-        kept = object_keys.job_prefix(self.job.id) + name
+        name = f"{source['id']}.json"
+        local = self.folder / "prompts" / name
+        kept = object_keys.prompts_prefix(self.job.id) + name
         # A set that was deleted since goes on living with the jobs that began with it.
-        if self._fetch(kept, self.folder / name) is None:
-            texts = self.records.read(
-                lambda session: prompt_sets.load(session, source["id"], self.job.project).prompts
-            )
-            data = json.dumps(texts).encode()
+        if self._fetch(kept, local) is None:
+            data = self._inherited(name, local) or self._uploaded(source["id"])
             storing(kept, lambda: self.objects.write(kept, data), self.give_up)
-            (self.folder / name).write_bytes(data)
-        return {**source, "id": None, "path": name, "column": None}
+            local.parent.mkdir(exist_ok=True)
+            local.write_bytes(data)
+        return {**source, "id": None, "path": f"prompts/{name}", "column": None}
+
+    def _inherited(self, name: str, local: Path) -> bytes | None:
+        """The prompts as the job that this one repeats keeps them."""
+        if self.job.parent_id is None:
+            return None
+        kept = object_keys.prompts_prefix(self.job.parent_id) + name
+        return None if self._fetch(kept, local) is None else local.read_bytes()
+
+    def _uploaded(self, prompt_set_id: str) -> bytes:
+        texts = self.records.read(
+            lambda session: prompt_sets.load(session, prompt_set_id, self.job.project).prompts
+        )
+        return json.dumps(texts).encode()
+
+    def _fetch_folder(self, prefix: str, local: Path) -> None:
+        for key in storing(prefix, lambda: self.objects.list(prefix), self.give_up):
+            self._fetch(key, local / key.removeprefix(prefix))
 
     def _fetch(self, key: str, target: Path) -> str | None:
         """Copies an object into a file and returns its sha256; None where there is no object."""

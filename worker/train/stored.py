@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from shortft_core.adapter_card import CARD_FILE, read_card
 from shortft_core.artifacts import ArtifactStore
+from shortft_core.errors import ArtifactError, UserError
 from shortft_core.events import CheckpointSaved, LogLine, Picture, SamplePair, SamplesReady
 from store import object_keys, results
 from store.objects import ObjectStore, StoredObject
 from store.transitions import Lease
-from worker.train.outages import StorageError, storing
+from worker.outages import StorageError, storing
 from worker.train.records import Records
 
 _LOG: Final = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ MANIFEST_FILE: Final = "manifest.json"
 KEPT_CHECKPOINTS: Final = 2
 """The last good one is never deleted before the next is stored and verified."""
 _SAMPLES: Final = "samples/"
+TRAJECTORIES: Final = "trajectories"
+"""Folder in which a distillation records, a file a chunk."""
 
 
 class RunStorage:
@@ -41,6 +44,7 @@ class RunStorage:
         self._give_up = give_up
         self._job_id, self._token = records.lease.row_id, records.lease.token
         self._pictures: dict[str, StoredObject] = {}
+        self._chunks: set[str] = set()
 
     def checkpoint(self, event: CheckpointSaved) -> None:
         """Stores a checkpoint, its manifest last, then its row; forgets those that are too old.
@@ -48,11 +52,13 @@ class RunStorage:
         One that cannot be stored is told of and left out: the next one may be. Raises
         LeaseLostError.
         """
-        prefix = object_keys.checkpoint_prefix(self._job_id, event.update, self._token)
+        folder = object_keys.checkpoint_prefix(self._job_id, event.update, self._token)
+        # Saved again, behind its evaluation, an update never touches what the row of before names.
+        prefix = f"{folder}{event.sha256[:8]}/"
         local = self._folder / Path(event.key).parent
         try:
             stored = self.put_folder(local, prefix, last=MANIFEST_FILE)
-            self._require_same(stored.get(STATE_FILE), event)
+            self._require_same(stored, event)
         except StorageError as error:
             text = f"checkpoint {event.update}: {error}; the job goes on"
             self._records.note(LogLine(level="warn", message=text))
@@ -70,6 +76,8 @@ class RunStorage:
         except StorageError as error:
             self._records.note(LogLine(level="warn", message=f"best adapter: {error}"))
             return
+        except OSError:
+            stored = {}
         if not is_whole(self._folder / "best", stored):
             # The trainer has put a better one there meanwhile, and is about to say so.
             return
@@ -88,6 +96,19 @@ class RunStorage:
             lambda session, lease: results.add_samples(session, lease, named, stored)
         )
 
+    def trajectories(self) -> None:
+        """Stores what a distillation has recorded since, so that no attempt records it again."""
+        prefix = object_keys.trajectories_prefix(self._job_id)
+        local = self._folder / TRAJECTORIES
+        try:
+            for name in sorted(set(names_below(local)) - self._chunks):
+                # Those of an earlier attempt are there: a chunk never changes.
+                if not self._exists(prefix + name):
+                    self.put_file(local / name, prefix + name)
+                self._chunks.add(name)
+        except StorageError as error:
+            self._records.note(LogLine(level="warn", message=f"trajectories: {error}"))
+
     def put_folder(self, local: Path, prefix: str, *, last: str = "") -> dict[str, StoredObject]:
         """Stores every file of a folder, `last` behind the others; by path within the folder.
 
@@ -105,6 +126,9 @@ class RunStorage:
             patience_seconds=self.patience_seconds,
         )
 
+    def _exists(self, key: str) -> bool:
+        return storing(key, lambda: self._objects.exists(key), self._give_up)
+
     def _pair(self, pair: SamplePair) -> SamplePair:
         both = {"base": self._picture(pair.base), "tuned": self._picture(pair.tuned)}
         return pair.model_copy(update=both)
@@ -116,8 +140,9 @@ class RunStorage:
             self._pictures[key] = self.put_file(self._folder / picture.key, key)
         return picture.model_copy(update={"key": key})
 
-    def _require_same(self, stored: StoredObject | None, event: CheckpointSaved) -> None:
-        if stored is None or stored.sha256 != event.sha256:
+    def _require_same(self, stored: Mapping[str, StoredObject], event: CheckpointSaved) -> None:
+        state = stored.get(STATE_FILE)
+        if state is None or state.sha256 != event.sha256 or MANIFEST_FILE not in stored:
             raise StorageError(event.key, "it is gone, or another than was announced")
 
     def _forget(self, prefix: str) -> None:
@@ -137,11 +162,15 @@ def names_below(folder: Path) -> Iterator[str]:
 
 
 def is_whole(folder: Path, stored: Mapping[str, StoredObject]) -> bool:
-    """Whether stored files are those that the adapter card among them names."""
-    if not (folder / CARD_FILE).is_file():
+    """Whether stored files are those that the adapter card among them names.
+
+    No where the folder is replaced at this very moment.
+    """
+    try:
+        card, data = read_card(folder), (folder / CARD_FILE).read_bytes()
+    except (OSError, UserError, ArtifactError):
         return False
-    card, data = read_card(folder), (folder / CARD_FILE).read_bytes()
-    if stored[CARD_FILE].sha256 != hashlib.sha256(data).hexdigest():
+    if CARD_FILE not in stored or stored[CARD_FILE].sha256 != hashlib.sha256(data).hexdigest():
         return False
     branches = zip(card.branches, card.sha256, strict=True)
     return all(name in stored and stored[name].sha256 == sha256 for name, sha256 in branches)
@@ -156,12 +185,20 @@ def delete_below(objects: ArtifactStore, prefix: str) -> None:
 def _add(session: Session, lease: Lease, event: CheckpointSaved) -> list[str]:
     """Adds the row; returns the keys of those whose rows are forgotten instead."""
     before = results.checkpoints(session, lease.row_id)
-    for row in before:
-        # The same update again: its state has changed since, by an evaluation.
-        if (row.update, row.lease_token) == (event.update, lease.token):
-            results.forget_checkpoint(session, lease, row.id)
-    results.add_checkpoint(session, lease, event)
-    outdated = results.checkpoints(session, lease.row_id)[KEPT_CHECKPOINTS:]
+    # The same update again: its state has changed since, by an evaluation.
+    outdated = [
+        row for row in before if (row.update, row.lease_token) == (event.update, lease.token)
+    ]
     for row in outdated:
         results.forget_checkpoint(session, lease, row.id)
-    return [row.object_key for row in outdated]
+    results.add_checkpoint(session, lease, event)
+    # By attempts first: one that found the newest away began further back.
+    rows = sorted(
+        results.checkpoints(session, lease.row_id),
+        key=lambda row: (row.lease_token, row.update),
+        reverse=True,
+    )
+    for row in rows[KEPT_CHECKPOINTS:]:
+        results.forget_checkpoint(session, lease, row.id)
+        outdated.append(row)
+    return [row.object_key for row in outdated if row.object_key != event.key]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
 import threading
-from pathlib import Path
 from typing import Final
 
 from store import leases
 from store.leases import Claim
-from worker import locks
 from worker.devices import visible_gpus
+from worker.folders import WorkerFolder
 from worker.process import Context, Station
 from worker.settings import DeviceSettings
 from worker.train.attempt import Attempt
@@ -33,17 +31,13 @@ class TrainStation:
     def __init__(self, context: Context, gpus: tuple[str, ...] = ()) -> None:
         self._context = context
         self._gpus = gpus
-        self._runs = context.settings.work_dir / "runs" / context.worker_id
+        self._runs = WorkerFolder(context.settings.work_dir / "runs" / context.worker_id)
         self._locks = context.settings.work_dir / "locks"
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(context.slots):
             self._slots.put(slot)
         self._idle = threading.Condition()
         self._busy = 0
-        remove_dead_folders(self._runs.parent)
-        # Held by this object as long as this process lives.
-        self._alive = locks.try_lock(_liveness(self._runs))
-        self._runs.mkdir(parents=True, exist_ok=True)
 
     def drain(self) -> None:
         """Claims and works until nothing is due or the worker stops."""
@@ -67,10 +61,7 @@ class TrainStation:
             if not self._idle.wait_for(lambda: self._busy == 0, timeout=patience):
                 _LOG.warning("%d attempts did not end within %g s", self._busy, patience)
                 return
-        if self._alive is not None:
-            shutil.rmtree(self._runs, ignore_errors=True)
-            locks.unlock(self._alive)
-            self._alive = None
+        self._runs.remove()
 
     @property
     def is_busy(self) -> bool:
@@ -95,7 +86,7 @@ class TrainStation:
         return Attempt(
             context=self._context,
             claim=claim,
-            folder=self._runs / f"{claim.job.id}.t{claim.lease.token}",
+            folder=self._runs.path / f"{claim.job.id}.t{claim.lease.token}",
             gpus=gpus,
             locks=tuple(self._locks / f"{name}.lock" for name in names),
         )
@@ -111,17 +102,3 @@ def share_of(gpus: tuple[str, ...], slot: int, slots: int) -> tuple[str, ...]:
     if not gpus:
         return ()
     return gpus[slot::slots] or (gpus[slot % len(gpus)],)
-
-
-def remove_dead_folders(runs: Path) -> None:
-    """Deletes the run folders of workers of this machine that are gone."""
-    for folder in runs.glob("*/"):
-        lock = locks.try_lock(_liveness(folder))
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            locks.unlock(lock)
-
-
-def _liveness(folder: Path) -> Path:
-    """The lock that a worker holds on its folder."""
-    return folder.with_name(f"{folder.name}.lock")

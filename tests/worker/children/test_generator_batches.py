@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worker.generate.samples import CPU, asked
+from tests.worker.generate.samples import BASE, CPU, STEPS, asked
 from worker.children.batches import Batches, _Work, problem_of
 from worker.children.pipelines import Pipelines
-from worker.generate.messages import Batch
+from worker.generate.messages import Answer, Batch, Request
 
 
 def work(batch_size: int) -> _Work:
@@ -66,3 +66,26 @@ def test_another_error_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="2 do not fit together") as caught:
         work(2)._in_parts(make, range(3), asked("a"))
     assert problem_of(caught.value).code == "internal"
+
+
+def test_a_part_runs_as_one_batch_and_every_step_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    answers: list[Answer] = []
+    batches = Batches(
+        pipelines=Pipelines(CPU, 1 << 30), batch_size=6, answer=answers.append, alive=told.append
+    )
+    sizes: list[int] = []
+    model = batches.pipelines.model(BASE)
+    hook = model.denoiser.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    requests = tuple(
+        Request(id=f"gen_{n}", spec=asked(*"abcd", guidance_scale=1.0, seeds=range(n, n + 4)))
+        for n in range(0, 8, 4)
+    )
+    batches.run(Batch(id="b", requests=requests, folder=tmp_path))
+    hook.remove()
+    assert [len(answer.pictures) for answer in answers] == [4, 4]
+    assert sizes == [6] * STEPS + [2] * STEPS
+    assert told.count("denoising") == 2 * STEPS
+    told.clear()
+    batches.pipelines.sampler(requests[0].spec, ()).images(["a"], [1])
+    assert told == []

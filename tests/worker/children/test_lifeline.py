@@ -11,12 +11,14 @@ from worker.children import lifeline
 from worker.children.lifeline import Lifeline
 from worker.protocol import Control, ExitCode
 
+START = 1000.0
+
 
 class Clock:
     """Seconds that a test moves."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = START
 
     def __call__(self) -> float:
         return self.now
@@ -35,10 +37,10 @@ class Line:
     def __init__(self, lease_seconds: float = 10.0) -> None:
         self.source, self.target = os.pipe()
         self.left: list[int] = []
-        self.lifeline = Lifeline(lease_seconds, source=self.source, leave=self.left.append)
+        self.lifeline = Lifeline(lease_seconds, START, source=self.source, leave=self.left.append)
 
-    def say(self, control: str, age_seconds: float = 0.0) -> None:
-        order = Control.model_validate({"control": control, "age_seconds": age_seconds})
+    def say(self, control: str, renewed_at: float = 0.0) -> None:
+        order = Control.model_validate({"control": control, "renewed_at": renewed_at})
         os.write(self.target, order.model_dump_json().encode() + b"\n")
         self.lifeline.look(0.0)
 
@@ -82,7 +84,7 @@ def test_without_renewal_it_stops_itself_and_then_leaves(line: Line, clock: Cloc
 
 def test_a_renewal_counts_from_when_it_began(line: Line, clock: Clock) -> None:
     clock.now += 7.0
-    line.say("ok", age_seconds=3.0)
+    line.say("ok", clock.now - 3.0)
     clock.now += 4.9
     line.lifeline.look(0.0)
     assert line.lifeline.ending is None
@@ -93,11 +95,28 @@ def test_a_renewal_counts_from_when_it_began(line: Line, clock: Clock) -> None:
 
 def test_a_late_line_does_not_shorten_the_lease(line: Line, clock: Clock) -> None:
     clock.now += 1.0
-    line.say("ok")
-    line.say("ok", age_seconds=100.0)
+    line.say("ok", clock.now)
+    line.say("ok", clock.now - 100.0)
     clock.now += 7.9
     line.lifeline.look(0.0)
     assert line.lifeline.ending is None
+
+
+def test_a_line_that_lay_in_the_pipe_is_as_old_as_its_renewal(line: Line, clock: Clock) -> None:
+    """The machine froze, or this process: what was said before is no news."""
+    renewed_at = clock.now
+    clock.now += 60.0
+    line.say("ok", renewed_at)
+    assert (line.lifeline.ending, line.left) == (ExitCode.FENCED, [ExitCode.FENCED])
+
+
+def test_the_lease_is_as_old_as_the_job_file_says(clock: Clock) -> None:
+    source, target = os.pipe()
+    late = Lifeline(10.0, clock.now - 8.0, source=source, leave=lambda _: None)
+    late.look(0.0)
+    assert late.ending is ExitCode.FENCED
+    os.close(source)
+    os.close(target)
 
 
 def test_a_lost_lease_leaves_at_once(line: Line) -> None:

@@ -37,7 +37,7 @@ def hear(child: Child) -> Ready | Working | Answer | Done:
 
 def answers(child: Child, batch: Batch) -> dict[str, Answer]:
     """What the process says of each request of a batch."""
-    assert child.send(batch.model_dump(mode="json"))
+    assert child.send(batch.written().model_dump(mode="json"))
     found: dict[str, Answer] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:

@@ -11,7 +11,7 @@ from store import jobs
 from store.leases import claim
 from store.states import JobStatus
 from tests.faults.harness import Service
-from worker.protocol import Control
+from worker.protocol import Control, elapsed_seconds
 from worker.train.lease_keeper import LeaseKeeper
 
 SECONDS = 20.0
@@ -65,7 +65,9 @@ def test_renewals_reach_the_row_and_the_trainer(
     assert before is not None
     assert after is not None
     assert after > before
-    assert all(0 <= order.age_seconds < SECONDS for order in trainer.heard)
+    renewed = [order.renewed_at for order in trainer.heard]
+    assert renewed == sorted(set(renewed))
+    assert elapsed_seconds() - SECONDS < renewed[0] < renewed[-1] == keeper.renewed_at
 
 
 def test_wishes_are_told_once_and_also_to_a_trainer_that_comes_late(

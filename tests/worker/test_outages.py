@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from worker.train import outages
-from worker.train.outages import StorageError, storing, until_answered
+from worker import outages
+from worker.outages import StorageError, storing, until_answered
 
 
 @pytest.fixture(autouse=True)

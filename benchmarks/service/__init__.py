@@ -1,0 +1,1 @@
+"""How the service holds under load and under faults, measured on its real processes."""
