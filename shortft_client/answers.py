@@ -199,6 +199,23 @@ class PromptSet(Answer):
     name: str
 
 
+class Prompt(Answer):
+    """One prompt of a set."""
+
+    index: int
+    """From 0."""
+    text: str
+
+
+class Prompts(Answer):
+    """A part of a set's prompts."""
+
+    data: tuple[Prompt, ...]
+    total: int
+    has_more: bool
+    """Whether there are prompts behind these."""
+
+
 class Adapter(Answer):
     """What a finished job yields."""
 
@@ -220,3 +237,22 @@ class Worker(Answer):
     kind: str
     state: str
     device: str | None = None
+
+
+class ApiKey(Answer):
+    """An API key; the key itself is nowhere."""
+
+    id: str
+    name: str
+    last_characters: str
+    scopes: tuple[str, ...] = ()
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    last_used_at: AwareDatetime | None = None
+
+
+class CreatedApiKey(ApiKey):
+    """A new key, which is shown this once."""
+
+    key: str = Field(repr=False)

@@ -15,10 +15,10 @@ from shortft_client.async_connection import AsyncConnection
 from shortft_client.calls import jobs, pictures
 from shortft_client.calls.pictures import GenerationFields
 from shortft_client.endpoint import Awaiting
-from shortft_client.errors import NotInTimeError
+from shortft_client.errors import ServerFaultError, UnreachableError
 from shortft_client.retries import Retries
 from shortft_client.settings import client_settings
-from shortft_client.waiting import Patience
+from shortft_client.waiting import Patience, Waiting
 from shortft_client.wire import options
 
 _Waited = TypeVar("_Waited", Job, Generation)
@@ -32,8 +32,12 @@ class AsyncJobs(groups.JobEndpoints, Awaiting):
         return self.connection.stream(job_id, after)
 
     async def wait(self, job_id: str, *, timeout_seconds: float | None = None) -> Job:
-        """The finished job, however it ended; raises NotInTimeError."""
-        return await _wait(lambda: self.connection.send(jobs.retrieve(job_id)), timeout_seconds)
+        """The finished job, however it ended; a restart of the service does not matter.
+
+        Raises NotInTimeError, and UnreachableError or ServerFaultError when patience is over.
+        """
+        waiting = Waiting(timeout_seconds, self.connection.patience_seconds)
+        return await _wait(lambda: self.connection.send(jobs.retrieve(job_id)), waiting)
 
     async def download(self, job_id: str, artifact: Artifact, target: Path) -> Path:
         """Fetches an artifact into a file, resuming and verifying; raises ArtifactError."""
@@ -46,7 +50,8 @@ class AsyncGenerations(groups.GenerationEndpoints, Awaiting):
     async def wait(self, generation_id: str, *, timeout_seconds: float | None = None) -> Generation:
         """The finished generation, however it ended; raises NotInTimeError."""
         look = pictures.retrieve(generation_id)
-        return await _wait(lambda: self.connection.send(look), timeout_seconds)
+        waiting = Waiting(timeout_seconds, self.connection.patience_seconds)
+        return await _wait(lambda: self.connection.send(look), waiting)
 
 
 class AsyncImages(groups.ImageEndpoints, Awaiting):
@@ -65,8 +70,15 @@ class AsyncAdapters(groups.AdapterEndpoints, Awaiting):
     """Adapters."""
 
 
+class AsyncApiKeys(groups.ApiKeyEndpoints, Awaiting):
+    """API keys of the project, for a key with the scope `admin`."""
+
+
 class AsyncClient(groups.ServiceEndpoints, Awaiting):
-    """The service at `server`; address and key default to the settings."""
+    """The service at `server`; address and key default to the settings.
+
+    An empty key is none at all. A service that restarts is waited for `patience_seconds` long.
+    """
 
     def __init__(
         self,
@@ -78,7 +90,8 @@ class AsyncClient(groups.ServiceEndpoints, Awaiting):
     ) -> None:
         self.server = server or client_settings().server
         """Address of the service."""
-        http = httpx2.AsyncClient(**options(self.server, api_key or client_settings().key()))
+        key = client_settings().key() if api_key is None else api_key
+        http = httpx2.AsyncClient(**options(self.server, key))
         super().__init__(AsyncConnection(http, retries or Retries(), patience_seconds))
         self.jobs = AsyncJobs(self.connection)
         self.generations = AsyncGenerations(self.connection)
@@ -86,6 +99,7 @@ class AsyncClient(groups.ServiceEndpoints, Awaiting):
         self.rewards = AsyncRewards(self.connection)
         self.prompt_sets = AsyncPromptSets(self.connection)
         self.adapters = AsyncAdapters(self.connection)
+        self.api_keys = AsyncApiKeys(self.connection)
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,11 +123,14 @@ class AsyncClient(groups.ServiceEndpoints, Awaiting):
         return await self.generations.wait(made.id, timeout_seconds=patience.left_seconds())
 
 
-async def _wait(look: Callable[[], Awaitable[_Waited]], timeout_seconds: float | None) -> _Waited:
-    patience = Patience(timeout_seconds)
-    while not (found := await look()).is_finished:
-        pause = patience.pause_seconds()
-        if pause is None:
-            raise NotInTimeError(found.id, found.status, timeout_seconds or 0.0)
+async def _wait(look: Callable[[], Awaitable[_Waited]], waiting: Waiting) -> _Waited:
+    while True:
+        try:
+            found = await look()
+        except (UnreachableError, ServerFaultError) as error:
+            pause = waiting.after_silence(error)
+        else:
+            if found.is_finished:
+                return found
+            pause = waiting.after(found)
         await asyncio.sleep(pause)
-    return found

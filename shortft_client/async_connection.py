@@ -26,7 +26,8 @@ class AsyncConnection:
     def __init__(self, http: httpx2.AsyncClient, retries: Retries, patience_seconds: float) -> None:
         self.http = http
         self._retries = retries
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
+        """How long a service that does not answer is waited for."""
         self._address = str(http.base_url)
 
     async def send(self, call: Call[T]) -> T:
@@ -51,7 +52,7 @@ class AsyncConnection:
 
     async def stream(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
         """A job's events behind number `after` as they come, until its last one."""
-        following = Following(job_id, after, self._retries, self._patience_seconds)
+        following = Following(job_id, after, self._retries, self.patience_seconds)
         while True:
             outcome: Outcome
             try:

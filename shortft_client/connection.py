@@ -26,7 +26,8 @@ class Connection:
     def __init__(self, http: httpx2.Client, retries: Retries, patience_seconds: float) -> None:
         self.http = http
         self._retries = retries
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
+        """How long a service that does not answer is waited for."""
         self._address = str(http.base_url)
 
     def send(self, call: Call[T]) -> T:
@@ -49,7 +50,7 @@ class Connection:
 
     def stream(self, job_id: str, after: int) -> Iterator[JobEvent]:
         """A job's events behind number `after` as they come, until its last one."""
-        following = Following(job_id, after, self._retries, self._patience_seconds)
+        following = Following(job_id, after, self._retries, self.patience_seconds)
         while True:
             outcome: Outcome
             try:

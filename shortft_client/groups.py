@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shortft_client.calls import catalogs, jobs, pictures
+from shortft_client.calls import catalogs, jobs, keys, pictures
 from shortft_client.endpoint import Endpoint, ListEndpoint
 
 
@@ -50,6 +50,7 @@ class RewardEndpoints:
 
     list = ListEndpoint(catalogs.rewards)
     score = Endpoint(pictures.score_files)
+    score_images = Endpoint(pictures.score_images)
 
 
 class PromptSetEndpoints:
@@ -57,6 +58,7 @@ class PromptSetEndpoints:
 
     list = ListEndpoint(catalogs.prompt_sets)
     retrieve = Endpoint(catalogs.prompt_set)
+    prompts = Endpoint(catalogs.prompts)
     create = Endpoint(catalogs.create_prompt_set)
     upload = Endpoint(catalogs.upload_prompt_set)
     delete = Endpoint(catalogs.delete_prompt_set)
@@ -67,6 +69,14 @@ class AdapterEndpoints:
 
     list = ListEndpoint(catalogs.adapters)
     retrieve = Endpoint(catalogs.adapter)
+
+
+class ApiKeyEndpoints:
+    """API keys of the project, for a key with the scope `admin`."""
+
+    list = ListEndpoint(keys.every)
+    create = Endpoint(keys.create)
+    revoke = Endpoint(keys.revoke)
 
 
 class ServiceEndpoints:

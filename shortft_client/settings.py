@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shortft_core.errors import UserError
+from shortft_core.settings import read_settings
 
 _PREFIX: Final = "SHORTFT_"
+_OF_A_SERVICE: Final = tuple(
+    f"{_PREFIX}{name}{form}"
+    for name in ("DATABASE_URL", "STORAGE_URL", "REDIS_URL", "SECRET_KEY")
+    for form in ("", "_FILE")
+)
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
@@ -50,9 +57,9 @@ class ClientSettings(BaseSettings):
 @cache
 def client_settings() -> ClientSettings:
     """The settings of this process, read once; raises UserError naming the variable."""
-    try:
-        return ClientSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        variable = f"{_PREFIX}{str(first['loc'][0]).upper()}"
-        raise UserError(variable, first["msg"], f"Correct or unset {variable}") from error
+    return read_settings(ClientSettings)
+
+
+def apart_from_services() -> dict[str, str]:
+    """This process's environment without what names the rows, objects and keys of a service."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in _OF_A_SERVICE}

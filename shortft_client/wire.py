@@ -21,7 +21,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 def options(server: str, api_key: str | None) -> dict[str, Any]:
     """Arguments of an HTTP client; no proxy stands between a machine and itself."""
     headers = {"Accept": "application/json"}
-    if api_key is not None:
+    if api_key:
         headers["Authorization"] = f"Bearer {api_key}"
     return {
         "base_url": server,

@@ -42,6 +42,7 @@ class Child:
         self.is_ready = False
         self.failures = 0
         """Ends in a row before it was ready."""
+        self._has_lived = False
         self._env = env
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,8 +51,8 @@ class Child:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether it cannot be started."""
-        return self.failures >= _HOPELESS
+        """Whether it cannot be started: one that has run before only waits for something."""
+        return self.failures >= _HOPELESS and not self._has_lived
 
     def look(self) -> None:
         """Starts it where it does not run and its wait is over; notes what became of it."""
@@ -61,7 +62,7 @@ class Child:
         elif (code := self._process.poll()) is not None:
             self._ended(self._process, code)
         elif not self.is_ready and self.program.is_ready(self._process.pid):
-            self.is_ready = True
+            self.is_ready = self._has_lived = True
             self.failures = 0
             self._say(f"{self.program.name}: ready")
 

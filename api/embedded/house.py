@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.embedded.child import Child, Program
 from api.embedded.lifeline import GRACE_SECONDS
@@ -97,7 +98,7 @@ class House:
         ]
 
     def _worker(self, kind: str) -> Program:
-        registered = partial(_is_registered, self._database)
+        registered = partial(_is_registered, self._database, kind)
         return Program(
             name=f"worker {kind}", module="worker", arguments=(kind,), is_ready=registered
         )
@@ -165,6 +166,9 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _is_registered(database: Database, pid: int) -> bool:
-    with database.read() as session:
-        return any(worker.pid == pid for worker in workers.alive(session))
+def _is_registered(database: Database, kind: str, pid: int) -> bool:
+    wanted = (kind, socket.gethostname(), pid)
+    # A database that is away for a moment is no reason to end what runs.
+    with suppress(SQLAlchemyError), database.read() as session:
+        return wanted in {(found.kind, found.host, found.pid) for found in workers.alive(session)}
+    return False

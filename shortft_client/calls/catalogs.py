@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shortft_client.answers import Adapter, Named, PromptSet, Worker
+from shortft_client.answers import Adapter, Named, Prompts, PromptSet, Worker
 from shortft_client.call import Call, Pages, delete, get, get_json, new_key, path, post, reader
 
 
@@ -34,6 +34,11 @@ def prompt_sets() -> Pages[PromptSet]:
 def prompt_set(set_id: str) -> Call[PromptSet]:
     """One prompt set."""
     return get(path("prompt-sets", set_id), PromptSet)
+
+
+def prompts(set_id: str, *, offset: int = 0, limit: int | None = None) -> Call[Prompts]:
+    """The prompts of a set behind the first `offset`, as far as one answer goes."""
+    return get(path("prompt-sets", set_id, "prompts"), Prompts, offset=offset, limit=limit)
 
 
 def create_prompt_set(name: str, prompts: Sequence[str]) -> Call[PromptSet]:

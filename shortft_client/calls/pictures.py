@@ -35,7 +35,7 @@ class GenerationFields(TypedDict, total=False):
     output_quality: int
 
 
-def generate(*, wait_seconds: float, **fields: Unpack[GenerationFields]) -> Call[Generation]:
+def generate(*, wait_seconds: float = 0.0, **fields: Unpack[GenerationFields]) -> Call[Generation]:
     """Asks for images; the answer comes when they are made, or after `wait_seconds` without."""
     seconds = _held(wait_seconds)
     return Call(
@@ -58,12 +58,32 @@ def score_files(
 ) -> Call[Generation]:
     """Asks for the scores of picture files under one prompt, or one each."""
     seconds = _held(wait_seconds)
-    words = {"prompt": prompts[0]} if len(prompts) == 1 else {"prompts": list(prompts)}
     return Call(
         method="POST",
         path=path("rewards", reward, "score"),
-        form=given({**words, "source": source}),
+        form=given({**_words(prompts), "source": source}),
         files=tuple(_upload(picture) for picture in pictures),
+        headers={**new_key(), **_prefer(seconds)},
+        held_seconds=seconds,
+        read=reader(Generation),
+    )
+
+
+def score_images(
+    reward: str,
+    image_ids: Sequence[str],
+    *,
+    prompts: Sequence[str] = (),
+    source: str | None = None,
+    wait_seconds: float = 30.0,
+) -> Call[Generation]:
+    """Asks for the scores of made pictures: under their own prompts, under one, or one each."""
+    seconds = _held(wait_seconds)
+    body = {"image_ids": list(image_ids), "source": source}
+    return Call(
+        method="POST",
+        path=path("rewards", reward, "score"),
+        body=given({**body, **(_words(prompts) if prompts else {})}),
         headers={**new_key(), **_prefer(seconds)},
         held_seconds=seconds,
         read=reader(Generation),
@@ -88,6 +108,10 @@ def cancel(generation_id: str) -> Call[Generation]:
 def image(image_id: str) -> Call[bytes]:
     """The bytes of one picture."""
     return get_bytes(path("images", image_id))
+
+
+def _words(prompts: Sequence[str]) -> Mapping[str, Any]:
+    return {"prompt": prompts[0]} if len(prompts) == 1 else {"prompts": list(prompts)}
 
 
 def _held(wait_seconds: float) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,12 +20,19 @@ from shortft_client.commands.generate import finished
 from shortft_client.commands.jobs import read_content
 from shortft_client.commands.watching import adapter_of, watch_job
 from shortft_client.errors import ClientError
+from shortft_client.settings import apart_from_services
 from shortft_core.artifacts import LocalStore
+from shortft_core.errors import UserError
 from shortft_core.events import EvaluationDone, Picture, SamplePair, SamplesReady
+from shortft_core.spec.generation import MOST_IMAGES
+from shortft_core.spec.read import parse_spec
 
 _READY: Final = "ready: "
 _PATIENCE_SECONDS: Final = 600.0
 _SEED: Final = 1000
+_MARK: Final = {"demo": "1"}
+"""Label of the jobs that are the demo's own."""
+_NO_KEY: Final = ""
 _KEPT: Final = ("adapter", "report")
 """Kinds of artifacts that are fetched."""
 
@@ -49,8 +56,13 @@ def demo(
 ) -> None:
     """Starts the service, tunes the bundled model over HTTP, and draws before and after."""
     console = Console()
-    with serving(folder, console) as address, Client(address) as client:
-        job = _tuned(client, _content(spec), console)
+    content = _content(spec)
+    with (
+        _stopped_in_order(),
+        serving(folder, console) as address,
+        Client(address, api_key=_NO_KEY) as client,
+    ):
+        job = _tuned(client, content, console)
         evaluation = last_evaluation(client, job)
         pictures = _before_and_after(client, job)
         path = folder / "before_after.png"
@@ -68,14 +80,18 @@ def demo(
 
 @contextmanager
 def serving(folder: Path, console: Console) -> Iterator[str]:
-    """The address of a service that runs while the block does; raises NotServedError."""
+    """The address of a service that runs while the block does; raises NotServedError.
+
+    Everything it keeps is in the folder, whatever service the environment describes.
+    """
     command = [sys.executable, "-m", "shortft_core.cli", "serve", "--port", "0"]
     process = subprocess.Popen(  # noqa: S603  # our own command
-        [*command, "--data-dir", str(folder), "--until-input-ends"],
+        [*command, "--host", "127.0.0.1", "--data-dir", str(folder), "--until-input-ends"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=apart_from_services(),
     )
     with process:
         try:
@@ -116,17 +132,27 @@ def weights_of(job: Job) -> Mapping[str, float]:
 
 
 def _content(spec: Path | None) -> dict[str, Any]:
-    if spec is not None:
-        return read_content(spec)
-    with as_file(files("shortft_core") / "bundled" / "demo.yaml") as path:
-        return read_content(path)
+    """The job to run; raises UserError for one whose result could not be drawn in the end."""
+    if spec is None:
+        with as_file(files("shortft_core") / "bundled" / "demo.yaml") as path:
+            return read_content(path)
+    content = read_content(spec)
+    source = parse_spec(content).evaluation.prompts
+    inline = None if source is None else source.inline
+    if inline is None or not 1 <= len(inline) <= MOST_IMAGES:
+        problem = f"the demo draws them, and needs 1 to {MOST_IMAGES} inline"
+        remedy = "List them in evaluation.prompts.inline, or use `shortft jobs submit`"
+        raise UserError("evaluation.prompts", problem, remedy)
+    return content
 
 
 def _tuned(client: Client, content: Mapping[str, Any], console: Console) -> Job:
     """The finished job; what an earlier demo left unfinished makes room for it."""
-    for left in client.jobs.list(status=["queued", "preparing", "running", "paused"]):
+    unfinished = ["queued", "preparing", "running", "paused"]
+    for left in client.jobs.list(status=unfinished, metadata=_MARK):
         client.jobs.cancel(left.id)
-    job = client.jobs.create({"name": "demo", **content})
+    marked = {**content.get("metadata", {}), **_MARK}
+    job = client.jobs.create({"name": "demo", **content, "metadata": marked})
     _say(console, f"job: {job.id}")
     return watch_job(client, job.id, console)
 
@@ -175,6 +201,20 @@ def _stop(process: subprocess.Popen[str]) -> None:
     """Closes its input, which ends it, and waits until it has ended."""
     # Its last lines would fill the pipe otherwise, were there enough of them.
     process.communicate()
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, so that what it started is stopped too."""
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _until_interrupted() -> None:

@@ -135,17 +135,18 @@ def logs(
 ) -> None:
     """Prints what the trainer wrote."""
     with Client(server) as client:
-        lines = client.jobs.logs(job_id, tail=tail)
-        number = 0
+        number = None
         while True:
+            # Asked before the lines are read: the last ones are written before it ends.
+            ended = not follow or client.jobs.retrieve(job_id).is_finished
+            lines = client.jobs.logs(job_id, after=number, tail=tail if number is None else None)
             for line in lines:
                 number = line.number
                 _print(line.text)
-            if not lines and (not follow or client.jobs.retrieve(job_id).is_finished):
+            if ended and not lines:
                 return
             if not lines:
                 time.sleep(_LOOK_SECONDS)
-            lines = client.jobs.logs(job_id, after=number)
 
 
 @app.command("download")

@@ -10,7 +10,7 @@ from api import errors
 from api.problems import PROBLEMS, ProblemError
 from shortft_core.errors import ArtifactError, ShortFTError, UserError
 from store import jobs
-from store.errors import BusyError
+from store.errors import BusyError, LostCommitError
 from tests.api.conftest import SPEC, Api, problem
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -100,9 +100,40 @@ def test_values_of_all_wrong_kinds(api: Api) -> None:
         assert "passwd" not in answer.text.replace("../../etc/passwd", ""), change
 
 
-def test_text_that_no_database_holds_is_accepted_where_it_is_only_kept(api: Api) -> None:
-    job = api.submit(name="a\0b", prompts={"inline": ["a \0 b"]})
-    assert api.client.get(f"/jobs/{job['id']}").json()["name"] == "a\N{REPLACEMENT CHARACTER}b"
+TEXTS: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"name": "a\0b"}, "name"),
+    ({"prompts": {"inline": ["a", "a \0 b"]}}, "prompts.inline.1"),
+    ({"prompts": {"inline": ["a"], "split": "all"}, "name": "\0"}, "name"),
+    ({"evaluation": {"held_out": ["\0"]}}, "evaluation.held_out.0"),
+    ({"metadata": {"a\0": "b"}}, "metadata"),
+    ({"prompts": {"name": "shapes-train\0"}}, "prompts.name"),
+    ({"base_model": {"name": "sha\0pes"}}, "base_model.name"),
+]
+
+
+def test_text_that_no_database_holds_is_refused_wherever_it_stands(api: Api) -> None:
+    for change, param in TEXTS:
+        body = problem(api.client.post("/jobs", json=SPEC | change), 422, "invalid_value")
+        assert body["param"] == param
+        assert "NUL" in body["detail"]
+    for change, code in (
+        ({"name": "\ud800"}, "invalid_request"),
+        ({"metadata": {"\udfff": "a"}}, "invalid_value"),
+    ):
+        answer = api.client.post("/jobs", content=json.dumps(SPEC | change), headers=JSON)
+        problem(answer, 422, code)
+    assert api.client.get("/jobs").json()["data"] == []
+
+
+def test_a_path_writes_no_lines_into_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "api.access")
+    forged = "/jobs/job_1%0AINFO%20all%20is%20well%E2%80%A8"
+    problem(api.client.get(forged), 404, "not_found")
+    assert "\n" not in caplog.records[-1].getMessage()
+    assert caplog.records[-1].getMessage().startswith(f"GET {forged} ")
+    logged = len(caplog.records)
+    errors.unexpected({"method": "GET", "path": "/a\nb\ud800"}, RuntimeError("x"))
+    assert caplog.records[logged].getMessage() == "GET /a%0Ab%5Cud800 failed"
 
 
 def test_a_fault_is_logged_and_not_told(
@@ -121,6 +152,7 @@ def test_a_fault_is_logged_and_not_told(
 
 FAILURES: Final[list[tuple[Exception, int, str]]] = [
     (BusyError("x"), 503, "unavailable"),
+    (LostCommitError("x"), 503, "unavailable"),
     (OperationalError("SELECT secret", {}, Exception("away")), 503, "unavailable"),
     (ArtifactError("there is no artifact jobs/secret"), 410, "gone"),
     (UserError("a.b", "it is wrong", "Correct it"), 422, "invalid_value"),

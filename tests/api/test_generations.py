@@ -107,6 +107,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ["a"]}, "/prompt"),
     (PROMPT | {"adapters": [{"id": "../../etc/passwd"}]}, "/adapters/0/id"),
     (PROMPT | {"adapters": [{"id": "job_1"}]}, "/adapters/0/id"),
+    (PROMPT | {"negative_prompt": "\0"}, "/negative_prompt"),
+    (PROMPT | {"metadata": {"a": "\0"}}, "/metadata/a"),
+    (PROMPT | {"base_model": {"id": "a/b\0"}}, "/base_model/id"),
+    (PROMPT | {"base_model": {"id": "a/b", "revision": "\0"}}, "/base_model/revision"),
+    (PROMPT | {"base_model": {"id": "a/b", "revision": "../../etc"}}, "/base_model/revision"),
     (PROMPT | {"score_with": ["symetry"]}, "/score_with/0/name"),
 ]
 
@@ -119,6 +124,7 @@ def test_mistakes_of_the_form_are_named(api: Api) -> None:
 
 UNSERVED: list[tuple[dict[str, Any], str, str]] = [
     (PROMPT | {"base_model": "shape"}, "unknown_name", "base_model.name"),
+    (PROMPT | {"base_model": "shapes\0"}, "unknown_name", "base_model.name"),
     (PROMPT | {"base_model": {"path": "/etc"}}, "invalid_value", "base_model.path"),
     (PROMPT | {"score_with": ["symmetry"] * 2}, "invalid_value", "score_with.1"),
     (
@@ -196,8 +202,10 @@ def test_adapters_of_one_chain_are_summed_and_others_refused(api: Api) -> None:
         refused = problem(api.client.post("/generate", json=body), 422, "invalid_value")
         assert refused["param"] == "adapters.1.id"
         assert f"its {what} is another" in refused["detail"]
-    body = PROMPT | {"adapters": [{"id": first.id}, {"id": first.id}]}
-    problem(api.client.post("/generate", json=body), 422, "invalid_value")
+    for name in (first.id, first.job_id):
+        body = PROMPT | {"adapters": [{"id": first.id}, {"id": name}]}
+        refused = problem(api.client.post("/generate", json=body), 422, "invalid_value")
+        assert (refused["param"], "named twice" in refused["detail"]) == ("adapters.1.id", True)
 
 
 @SQLITE

@@ -9,6 +9,7 @@ import sqlalchemy
 
 from shortft_core.events import RunStarted, StepMetrics
 from store import events, leases, workers
+from store.api_keys import Scope
 from store.engine import Database
 from store.models import Worker
 from store.settings import StoreSettings
@@ -47,10 +48,22 @@ def test_ready(api: Api) -> None:
 
 def test_health_asks_for_no_key(api: Api) -> None:
     api.key()
-    for path in ("/healthz", "/readyz", "/version", "/metrics", "/docs"):
+    for path in ("/healthz", "/readyz", "/version", "/docs"):
         assert api.client.get(path).status_code == 200, path
-    for path in ("/queue", "/workers"):
+    for path in ("/queue", "/workers", "/metrics"):
         problem(api.client.get(path), 401, "unauthenticated")
+
+
+@SQLITE
+def test_readiness_needs_no_lock_and_is_found_out_once(api: Api) -> None:
+    with api.database.write() as session:
+        session.execute(sqlalchemy.text("SELECT 1"))
+        assert api.client.get("/readyz").json()["status"] == "ok"
+    writes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(api.service.objects), "write", lambda *_: writes.append(1))
+        assert {api.client.get("/readyz").status_code for _ in range(3)} == {200}
+    assert writes == []
 
 
 @SQLITE
@@ -162,6 +175,23 @@ def test_figures_of_a_running_job(api: Api) -> None:
     assert found[f'shortft_reward{{job="{job["id"]}",name="symmetry"}}'] == -0.25
 
 
+def test_figures_name_jobs_so_they_need_a_key_once_there_is_one(api: Api) -> None:
+    admin, reader = api.key(Scope.ADMIN), api.key(Scope.JOBS_READ, Scope.JOBS_WRITE)
+    problem(api.client.get("/metrics"), 401, "unauthenticated")
+    answer = api.client.get("/metrics", headers=reader)
+    assert "scope admin" in problem(answer, 401, "unauthenticated")["detail"]
+    assert api.client.get("/metrics", headers=admin).status_code == 200
+    shown = {"X-API-Key": admin["Authorization"].split()[1]}
+    assert api.client.get("/v1/metrics", headers=shown).status_code == 200
+
+
+@SQLITE
+def test_figures_without_keys_are_for_this_machine(open_api: Opened) -> None:
+    problem(open_api(host="192.0.2.7").client.get("/metrics"), 401, "unauthenticated")
+    evil = {"Host": "evil.example"}
+    problem(open_api().client.get("/metrics", headers=evil), 403, "untrusted_host")
+
+
 @SQLITE
 def test_figures_behind_a_token(open_api: Opened) -> None:
     shown = "t0ken"
@@ -173,5 +203,12 @@ def test_figures_behind_a_token(open_api: Opened) -> None:
         401,
         "unauthenticated",
     )
-    answer = api.client.get("/metrics", headers={"Authorization": f"Bearer {shown}"})
-    assert answer.status_code == 200
+    key = api.key(Scope.ADMIN)
+    for headers in ({"Authorization": f"Bearer {shown}"}, key):
+        assert api.client.get("/metrics", headers=headers).status_code == 200
+    problem(api.client.get("/metrics", headers={"X-API-Key": shown}), 401, "unauthenticated")
+    problem(
+        api.client.get("/jobs", headers={"Authorization": f"Bearer {shown}"}),
+        401,
+        "unauthenticated",
+    )

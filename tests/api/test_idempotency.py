@@ -7,6 +7,7 @@ import pytest
 from shortft_core.prompts import PromptSet
 from store import prompt_sets
 from tests.api.conftest import SPEC, Api, problem
+from tests.api.works import adapter
 
 
 def test_a_repeated_request_does_nothing_and_gets_the_same_answer(api: Api) -> None:
@@ -18,7 +19,7 @@ def test_a_repeated_request_does_nothing_and_gets_the_same_answer(api: Api) -> N
     assert again.json() == first.json()
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in first.headers
-    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["location"] == f"/v1{first.headers['location']}"
     assert len(api.client.get("/jobs").json()["data"]) == 1
 
 
@@ -52,6 +53,26 @@ def test_of_requests_at_once_one_does_the_work(api: Api) -> None:
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_verbs_are_done_once(api: Api) -> None:
+    job = f"/jobs/{api.submit()['id']}"
+    first, second = {"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}
+    paused = api.client.post(f"{job}/pause", headers=first)
+    resumed = api.client.post(f"{job}/resume", headers=first)
+    again = api.client.post(f"{job}/pause", headers=first)
+    assert again.json() == paused.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert api.client.get(job).json()["status"] == "queued"
+    cancelled = api.client.post(f"{job}/cancel", headers=first)
+    answers = [api.client.post(f"{job}/{verb}", headers=first) for verb in ("resume", "cancel")]
+    assert [answer.json() for answer in answers] == [resumed.json(), cancelled.json()]
+    problem(api.client.post(f"{job}/resume", headers=second), 409, "invalid_state")
+    made = api.client.post("/generate", json={"prompt": "a"}).json()["id"]
+    ends = [api.client.post(f"/generations/{made}/cancel", headers=first) for _ in range(2)]
+    assert [end.status_code for end in ends] == [200, 200]
+    assert ends[0].json() == ends[1].json()
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 def test_a_refused_request_leaves_its_key_free(api: Api) -> None:
     key = {"Idempotency-Key": "c"}
     wrong = SPEC | {"base_model": {"name": "shape"}}
@@ -70,6 +91,32 @@ def test_a_repetition_is_answered_even_if_it_could_not_be_accepted_any_more(api:
     api.database.transact(lambda session: prompt_sets.remove(session, row.id, "default"))
     assert api.client.post("/jobs", json=spec, headers=key).json() == first.json()
     problem(api.client.post("/jobs", json=spec), 422, "invalid_value")
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_a_repetition_is_answered_even_if_its_adapter_is_gone(api: Api) -> None:
+    found = adapter(api)
+    body, headers = {"prompt": "a", "adapters": [{"id": found.id}]}, {"Idempotency-Key": "k2"}
+    first = api.client.post("/generate", json=body, headers=headers)
+    assert api.client.delete(f"/jobs/{found.job_id}").status_code == 204
+    again = api.client.post("/generate", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json() == first.json()
+    for other in ({"Idempotency-Key": "k3"}, {}):
+        problem(api.client.post("/generate", json=body, headers=other), 404, "not_found")
+    assert api.client.post(
+        "/generate", json={"prompt": "a"}, headers={"Idempotency-Key": "k3"}
+    ).is_success
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "path", ["/jobs", "/generate", "/jobs/job_00000000000000000000000000/rerun"]
+)
+@pytest.mark.parametrize("body", [b"a=1", b"{", b"\xff", b"1" * 5000, b"[" * 100_000])
+def test_a_body_that_is_no_json_is_refused_with_a_key_too(api: Api, path: str, body: bytes) -> None:
+    headers = {"Idempotency-Key": "e", "content-type": "application/x-www-form-urlencoded"}
+    problem(api.client.post(path, content=body, headers=headers), 400, "malformed")
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)

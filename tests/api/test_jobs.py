@@ -102,6 +102,13 @@ MISTAKES: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"metadata": {"a": "\0"}}, "invalid_value", "metadata"),
     ({"prompts": {"id": "\0"}}, "invalid_value", "prompts.id"),
     ({"prompts": {"path": "prompts.txt"}}, "invalid_value", "prompts.path"),
+    ({"prompts": {"inline": ["a"] * 1_001}}, "invalid_value", "prompts.inline"),
+    ({"prompts": {"inline": ["\0" * 200, "a" * 199_801]}}, "invalid_value", "prompts.inline"),
+    (
+        {"evaluation": {"prompts": {"inline": ["a"] * 1_001}}},
+        "invalid_value",
+        "evaluation.prompts.inline",
+    ),
 ]
 
 
@@ -109,6 +116,24 @@ def test_one_mistake_has_a_code_of_its_own(api: Api) -> None:
     for change, code, param in MISTAKES:
         body = problem(api.client.post("/jobs", json=SPEC | change), 422, code)
         assert body["param"] == param
+
+
+def test_prompts_within_a_specification_have_a_limit(api: Api) -> None:
+    most = [f"{index:03d}" + "a" * 197 for index in range(1_000)]
+    answer = api.client.post("/jobs/validate", json=SPEC | {"prompts": {"inline": most}})
+    assert answer.status_code == 200, answer.text
+    longer = [*most[:-1], most[-1] + "a"]
+    answer = api.client.post("/jobs/validate", json=SPEC | {"prompts": {"inline": longer}})
+    assert "POST /prompt-sets" in problem(answer, 422, "invalid_value")["detail"]
+
+
+def test_a_list_that_is_too_long_is_refused_before_it_is_compared(api: Api) -> None:
+    for change, pointer in (
+        ({"rewards": [{"name": "symmetry"}] * 33}, "/rewards"),
+        ({"evaluation": {"held_out": ["hps_v2"] * 33}}, "/evaluation/held_out"),
+    ):
+        body = problem(api.client.post("/jobs", json=SPEC | change), 422, "invalid_request")
+        assert [mistake["pointer"] for mistake in body["errors"]] == [pointer]
 
 
 def test_validate_resolves_and_counts_without_making_a_job(api: Api) -> None:

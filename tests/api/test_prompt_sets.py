@@ -145,3 +145,17 @@ def test_forget(api: Api) -> None:
     for gone in (url, f"/prompt-sets/{UNKNOWN}", "/prompt-sets/shapes-evil"):
         problem(api.client.get(gone, headers=owner), 404, "not_found")
     problem(api.client.delete("/prompt-sets/shapes-eval", headers=owner), 404, "not_found")
+
+
+def test_a_repeated_upload_is_answered_like_the_first(api: Api) -> None:
+    body, headers = {"name": "again", "prompts": ["a", "a"]}, {"Idempotency-Key": "k"}
+    first = api.client.post("/prompt-sets", json=body, headers=headers)
+    again = api.client.post("/prompt-sets", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotent-replayed"] == "true"
+    problem(api.client.post("/prompt-sets", json=body), 422, "invalid_value")
+    other = body | {"prompts": ["b"]}
+    refused = api.client.post("/prompt-sets", json=other, headers=headers)
+    problem(refused, 422, "idempotency_key_reused")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from api.score_request import score_term
 from shortft_core.spec.generation import ScoreSpec
 from store import generations
 from store.models import Generation
@@ -42,7 +44,7 @@ def test_generated_pictures_are_scored_under_their_own_prompts(api: Api) -> None
     api.client.post("/generate", json={"prompts": ["a", "b"]})
     done = serve(api)
     images = api.client.get(f"/generations/{done.id}").json()["images"]
-    body: dict[str, Any] = {"image_ids": [image["id"] for image in images]}
+    body: dict[str, Any] = {"image_ids": [image["id"] for image in images], "source": "shapes"}
     for more, prompts in (
         ({}, ["a", "b"]),
         ({"prompt": "c"}, ["c", "c"]),
@@ -52,12 +54,13 @@ def test_generated_pictures_are_scored_under_their_own_prompts(api: Api) -> None
         spec = ScoreSpec.model_validate(row(api, answer.json()["id"]).request)
         assert [image.prompt for image in spec.images] == prompts
         assert [image.sha256 for image in spec.images] == [image["sha256"] for image in images]
-        assert str(getattr(spec.rewards[0], "source", None)) == "official"
+        assert str(getattr(spec.rewards[0], "source", None)) == "shapes"
     other = api.key(project="other")
-    problem(api.client.post(URL, json=body, headers=other), 404, "not_found")
+    problem(api.client.post("/rewards/hps_v2/score", json=body, headers=other), 404, "not_found")
 
 
 def test_weights_are_chosen_by_name(api: Api) -> None:
+    assert str(getattr(score_term("hps_v2", None), "source", None)) == "official"
     answer = api.client.post("/rewards/hps_v2/score", files=files(png()), data={"source": "shapes"})
     spec = ScoreSpec.model_validate(row(api, answer.json()["id"]).request)
     assert str(getattr(spec.rewards[0], "source", None)) == "shapes"
@@ -118,8 +121,28 @@ def test_other_bodies(api: Api) -> None:
 def test_repetitions_do_nothing(api: Api) -> None:
     headers = {"Idempotency-Key": "k"}
     first = api.client.post(URL, files=files(png()), headers=headers)
+    stored = api.service.objects.list("uploads/")
+    assert len(stored) == 1
     again = api.client.post(URL, files=files(png()), headers=headers)
     assert (first.status_code, again.status_code) == (202, 200)
     assert again.json() == first.json()
     other = api.client.post(URL, files=files(png(shade=3)), headers=headers)
     problem(other, 422, "idempotency_key_reused")
+    assert api.service.objects.list("uploads/") == stored
+
+
+def test_nothing_is_stored_for_what_is_refused(api: Api) -> None:
+    answer = api.client.post(URL, files=files(png()), data={"source": "shapes"})
+    problem(answer, 422, "invalid_value")
+    assert api.service.objects.list("uploads/") == ()
+
+
+def test_of_repetitions_at_once_one_is_stored(api: Api) -> None:
+    def post(_: int) -> str:
+        headers = {"Idempotency-Key": "k"}
+        found: str = api.client.post(URL, files=files(png()), headers=headers).json()["id"]
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        (generation_id,) = set(pool.map(post, range(4)))
+    assert api.service.objects.list("uploads/") == (f"uploads/{generation_id}/00.png",)

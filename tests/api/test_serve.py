@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 
 from api.embedded import child
 from api.embedded.child import Child, Program
-from api.embedded.house import NotStartedError, free_port, open_house, secret_file
+from api.embedded.house import NotStartedError, free_port, open_house
 from shortft_client import Client
+from shortft_client.errors import NotAllowedError
 from shortft_core.errors import UserError
 from shortft_core.events import RunStarted, StepMetrics
 from store.settings import StoreSettings
@@ -102,6 +104,33 @@ def test_a_worker_that_dies_is_started_again(service: EmbeddedService) -> None:
     assert second in {(worker.model_extra or {})["pid"] for worker in kinds.values()}
 
 
+def test_a_key_made_for_the_folder_closes_the_door_for_all_without_one(tmp_path: Path) -> None:
+    def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "shortft_core.cli", "keys", *arguments]
+        return subprocess.run(
+            [*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, check=True
+        )
+
+    with embedded(tmp_path, "--port", "0") as running, Client(running.address) as stranger:
+        assert list(stranger.jobs.list()) == []
+        key = keys("create", "--name", "first").stdout.strip()
+        with Client(running.address, api_key=key) as owner:
+            wait_until(lambda: _is_refused(stranger))
+            assert list(owner.jobs.list()) == []
+            (made,) = owner.api_keys.list()
+            assert made.id in keys("list").stdout
+            keys("revoke", made.id)
+            wait_until(lambda: _is_refused(owner))
+
+
+def _is_refused(client: Client) -> bool:
+    try:
+        next(client.jobs.list(), None)
+    except NotAllowedError:
+        return True
+    return False
+
+
 def test_no_orphan_outlives_a_killed_parent_and_the_next_start_goes_on(tmp_path: Path) -> None:
     with embedded(tmp_path, "--port", "0") as first, Client(first.address) as client:
         job = client.jobs.create(contract_job(50, step_seconds="0.1", checkpoint_every="5"))
@@ -159,11 +188,6 @@ def test_the_house_ends_with_the_last_words_of_what_cannot_live(
     ):
         house.live(lambda: False, lambda _: None)
     assert processes_of(tmp_path) == {}
-
-
-def test_the_secret_is_made_once(tmp_path: Path) -> None:
-    made = secret_file(tmp_path).read_text()
-    assert secret_file(tmp_path).read_text() == made
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -10,6 +10,7 @@ from api.weights import missing_files
 from shortft_core import settings as core
 from shortft_core.catalog import BASE_MODELS, Weights
 from tests.api.conftest import SPEC, Api, Opened, problem
+from tests.api.works import png
 
 COMMIT: Final = "a" * 40
 
@@ -79,6 +80,23 @@ def test_a_machine_without_network_names_the_missing_files(offline: Path, open_a
     body = problem(api.client.post("/jobs", json=alone), 422, "model_not_available_offline")
     assert body["param"] == "base_model.id"
     assert "someone/model/model_index.json" in body["detail"]
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_pictures_and_scores_need_their_files_too(offline: Path, open_api: Opened) -> None:
+    api = open_api(hub_cache=offline)
+    assert api.client.post("/generate", json={"prompt": "a"}).status_code == 202
+    body = {"prompt": "a", "base_model": "sd15", "score_with": ["symmetry", "hps_v2"]}
+    refused = problem(api.client.post("/generate", json=body), 422, "model_not_available_offline")
+    pointers = [mistake["pointer"] for mistake in refused["errors"]]
+    assert pointers == ["/base_model/name", "/score_with/1/source"]
+    upload = {"images": ("a.png", png())}
+    assert api.client.post("/rewards/symmetry/score", files=upload).status_code == 202
+    answer = api.client.post("/rewards/clipscore/score", files=upload)
+    refused = problem(answer, 422, "model_not_available_offline")
+    assert refused["param"] == "source"
+    # Nothing is stored for what is refused.
+    assert len(api.service.objects.list("uploads/")) == 1
 
 
 PATHS: Final[list[tuple[str, bool]]] = [

@@ -13,8 +13,8 @@ ROOMS: Final = (
     "benchmarks", "tests",
 )  # fmt: skip
 ROOT_FILES: Final = (
-    "*.md", "*.toml", "*.txt", "*.yml", "Makefile", ".ci/*", ".env.example", ".gitignore", "docker/*",
-    "docs/**/*.md",
+    "*.md", "*.toml", "*.txt", "*.yml", "Makefile", ".ci/*", ".env.example", ".gitignore",
+    "docker/*", "docs/**/*.md",
 )  # fmt: skip
 ROOM_FILES: Final = ("**/*.py", "**/*.md", "**/Makefile")
 

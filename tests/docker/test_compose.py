@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 from api.settings import ApiSettings
 from shortft_core.settings import Settings
 from store.settings import StoreSettings
-from tests.docker import compose
+from tests.docker import compose, settings_table
 from worker.settings import WorkerSettings
 
 SCHEMA: Final = Path(__file__).parent / "schema" / "compose-spec.json"
@@ -57,6 +57,26 @@ def test_every_setting_exists(path: Path) -> None:
     named = set(SETTING.findall(path.read_text(encoding="utf-8")))
     assert len(named) > 4
     assert named <= SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("api", (ApiSettings, StoreSettings)),
+        *((worker, (Settings, StoreSettings, WorkerSettings)) for worker in WORKERS),
+    ],
+)
+def test_every_setting_reaches_its_service(
+    services: dict[str, Any], name: str, classes: tuple[type[BaseSettings], ...]
+) -> None:
+    given = {setting.removesuffix("_FILE") for setting in services[name]["environment"]}
+    wanted = {
+        settings_table.variable(field_name, field).removesuffix("_FILE")
+        for settings in classes
+        for field_name, field in settings.model_fields.items()
+    }
+    beside = {"HF_HUB_CACHE"} if name == "api" else {"SHORTFT_SECRET_KEY"}
+    assert wanted - given == beside
 
 
 def test_the_example_names_every_variable() -> None:

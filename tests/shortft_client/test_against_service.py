@@ -133,6 +133,9 @@ def test_prompt_sets_are_stored_and_forgotten(client: Client, tmp_path: Path) ->
     assert (loaded.name, (loaded.model_extra or {})["count"]) == ("animals", 3)
     assert {typed.id, loaded.id} <= {one.id for one in client.prompt_sets.list()}
     assert client.prompt_sets.retrieve(loaded.id).name == "animals"
+    part = client.prompt_sets.prompts(loaded.id, offset=1, limit=1)
+    assert ([(one.index, one.text) for one in part.data], part.total) == ([(1, "a dog")], 3)
+    assert part.has_more
     client.prompt_sets.delete(loaded.id)
     assert loaded.id not in {one.id for one in client.prompt_sets.list()}
 
@@ -142,7 +145,7 @@ def test_generations_wait_are_cancelled_and_scores_are_asked_for(
 ) -> None:
     from PIL import Image
 
-    asked = client.generations.create(wait_seconds=0, prompt="a", seed=1, base_model="shapes")
+    asked = client.generations.create(prompt="a", seed=1, base_model="shapes")
     assert (asked.status, asked.request["seeds"]) == ("queued", [1])
     assert client.generations.cancel(asked.id).status == "cancelled"
     ended = client.generations.wait(asked.id, timeout_seconds=1)
@@ -152,3 +155,20 @@ def test_generations_wait_are_cancelled_and_scores_are_asked_for(
         "symmetry", [tmp_path / "black.png"], prompts=["night"], wait_seconds=0
     )
     assert (scored.kind, scored.status) == ("score", "queued")
+    with pytest.raises(NotThereError):
+        client.rewards.score_images("symmetry", ["img_" + "0" * 26], wait_seconds=0)
+
+
+def test_keys_are_made_listed_and_ended(server: Server, client: Client) -> None:
+    made = client.api_keys.create("laptop", ["admin"], expires_in_days=1)
+    assert made.key not in repr(made)
+    with Client(server.url, api_key=made.key) as owner:
+        other = owner.api_keys.create("ci", ["jobs:read"])
+        owner.api_keys.revoke(other.id)
+        listed = list(owner.api_keys.list())
+    assert [(key.name, key.scopes, key.revoked_at is None) for key in listed] == [
+        ("ci", ("jobs:read",), False),
+        ("laptop", ("admin",), True),
+    ]
+    assert other.expires_at is None
+    assert made.expires_at is not None

@@ -228,6 +228,34 @@ def test_a_job_is_awaited_until_it_ends_or_time_is_over() -> None:
         client.jobs.wait("job_1", timeout_seconds=0)
 
 
+@pytest.mark.parametrize("trouble", [cut(), problem(503, "unavailable"), problem(500, "internal")])
+def test_waiting_outlasts_a_restart_longer_than_the_retries(trouble: Scripted) -> None:
+    away = [trouble] * (QUICK.most + 1)
+    script = (answer(job()), *away, answer(job(status="succeeded")))
+    with asking(in_turn(*script)) as (client, seen):
+        assert client.jobs.wait("job_1", timeout_seconds=30).status == "succeeded"
+    assert len(seen) >= 4
+
+    async def wait(address: str) -> str:
+        async with AsyncClient(address, retries=QUICK) as client:
+            return (await client.jobs.wait("job_1", timeout_seconds=30)).status
+
+    with serving(in_turn(*script)) as server:
+        assert asyncio.run(wait(server.address)) == "succeeded"
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(30.0, 0.0), (0.0, 300.0)])
+def test_waiting_for_a_silent_service_ends_with_patience_or_time(
+    timeout: float, patience: float
+) -> None:
+    with (
+        asking(in_turn(cut()), patience_seconds=patience) as (client, seen),
+        pytest.raises(UnreachableError),
+    ):
+        client.jobs.wait("job_1", timeout_seconds=timeout)
+    assert len(seen) == 1 + QUICK.most
+
+
 def _generating() -> Script:
     pending = {"id": "gen_1", "status": "running", "created_at": "2026-01-01T00:00:00Z"}
     return in_turn(
@@ -293,13 +321,17 @@ def test_the_key_and_the_address_come_from_the_settings(
         monkeypatch.setenv("SHORTFT_SERVER", server.address)
         monkeypatch.setenv("SHORTFT_API_KEY_FILE", str(tmp_path / "key"))
         client_settings.cache_clear()
-        with Client() as first, Client(api_key="sft_two") as second:
-            first.version()
-            second.version()
+        with (
+            Client() as first,
+            Client(api_key="sft_two") as second,
+            Client(api_key="") as third,
+        ):
+            for client in (first, second, third):
+                client.version()
         monkeypatch.undo()
         client_settings.cache_clear()
     sent = [request.headers["Authorization"] for request in server.seen]
-    assert sent == ["Bearer sft_one", "Bearer sft_two"]
+    assert sent == ["Bearer sft_one", "Bearer sft_two", None]
 
 
 def test_pictures_are_uploaded_with_their_types(tmp_path: Path) -> None:
@@ -312,3 +344,15 @@ def test_pictures_are_uploaded_with_their_types(tmp_path: Path) -> None:
     assert sent.path == "/rewards/hps_v2/score"
     assert b'name="prompt"\r\n\r\nsnow\r\n' in sent.body
     assert b'filename="a.png"\r\nContent-Type: image/png\r\n\r\npng bytes' in sent.body
+
+
+def test_generated_pictures_are_scored_by_their_ids() -> None:
+    done = {"id": "gen_1", "status": "succeeded", "created_at": "2026-01-01T00:00:00Z"}
+    with asking(in_turn(answer(done))) as (client, seen):
+        client.rewards.score_images("hps_v2", ["img_1", "img_2"], wait_seconds=0)
+        client.rewards.score_images("hps_v2", ["img_1"], prompts=["snow"], source="hps_v2.1")
+    assert [request.json() for request in seen] == [
+        {"image_ids": ["img_1", "img_2"]},
+        {"image_ids": ["img_1"], "prompt": "snow", "source": "hps_v2.1"},
+    ]
+    assert [request.headers["Prefer"] for request in seen] == ["respond-async", "wait=30"]

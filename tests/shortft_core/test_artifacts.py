@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -121,6 +122,25 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_nothing_else(tmp_path: Path
         write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_list_walks_only_below_its_prefix(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("jobs/a/1", "jobs/ab/2", "jobs/b/3", "generations/4"):
+        store.write(key, b"")
+    walked: list[Path] = []
+    rglob = Path.rglob
+
+    def spy(folder: Path, pattern: str) -> Iterator[Path]:
+        walked.append(folder)
+        return rglob(folder, pattern)
+
+    monkeypatch.setattr(Path, "rglob", spy)
+    assert store.list("jobs/a/") == ("jobs/a/1",)
+    assert store.list("jobs/a") == ("jobs/a/1", "jobs/ab/2")
+    assert store.list("../jobs/") == store.list("/etc/") == ()
+    assert walked == [store.root / "jobs" / "a", store.root / "jobs"]
 
 
 def test_half_written_bytes_are_not_listed(store: LocalStore) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from shortft_core.artifacts import LocalStore
 from shortft_core.checkpoint import Checkpoints, Manifest, checkpoint_folder
-from shortft_core.errors import ArtifactError
+from shortft_core.errors import UserError
 
 
 def trained(updates: int) -> tuple[list[nn.Parameter], torch.optim.AdamW]:
@@ -123,13 +123,13 @@ def test_what_lies_beside_is_sealed_by_the_manifest_and_goes_with_it(
 
 def test_another_specification_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(manifest(1), *trained(1))
-    with pytest.raises(ArtifactError, match="another specification"):
+    with pytest.raises(UserError, match="another specification"):
         Checkpoints(LocalStore(tmp_path), "other", "base").resume(*trained(0))
 
 
 def test_another_base_model_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save(manifest(1), *trained(1))
-    with pytest.raises(ArtifactError, match="base model has changed"):
+    with pytest.raises(UserError, match="base model has changed"):
         Checkpoints(LocalStore(tmp_path), "spec", "other").resume(*trained(0))
 
 
@@ -137,5 +137,5 @@ def test_another_shortcut_is_refused(checkpoints: Checkpoints) -> None:
     parameters, optimizer = trained(1)
     checkpoints.save(manifest(1), parameters, optimizer)
     other = replace(checkpoints, shortcut_sha256="another")
-    with pytest.raises(ArtifactError, match="shortcut has changed"):
+    with pytest.raises(UserError, match="shortcut has changed"):
         other.resume(*trained(0))

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shortft_core.errors import UserError
-from shortft_core.settings import settings
+from shortft_core.settings import read_settings, settings
 
 NAMES = ("SHORTFT_CACHE_DIR", "SHORTFT_OFFLINE", "SHORTFT_DEVICE")
 
@@ -77,3 +78,20 @@ def test_they_are_read_once_and_cannot_be_changed(environment: pytest.MonkeyPatc
     assert settings() is before
     with pytest.raises(ValidationError, match="frozen"):
         before.device = "cpu"  # type: ignore[misc]
+
+
+class _Room(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SHORTFT_")
+
+    doors: int = 1
+    windows: int = Field(default=1, validation_alias="WINDOWS")
+
+
+@pytest.mark.parametrize("variable", ["SHORTFT_DOORS", "WINDOWS"])
+def test_a_mistake_in_any_room_names_the_variable_itself(
+    environment: pytest.MonkeyPatch, variable: str
+) -> None:
+    assert read_settings(_Room) == _Room(doors=1)
+    environment.setenv(variable, "many")
+    with pytest.raises(UserError, match=f"^{variable}: .*Correct or unset {variable}"):
+        read_settings(_Room)

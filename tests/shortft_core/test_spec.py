@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shortft_core.errors import UnknownNameError, UserError
-from shortft_core.spec import AlignSpec, DraftK, PromptSource, ShortFT, Source, Spec
+from shortft_core.spec import AlignSpec, DraftK, JobSpec, PromptSource, ShortFT, Source, Spec
 from shortft_core.spec import rewards as terms
 from shortft_core.spec.read import parse_spec, read_spec
 
@@ -178,3 +178,41 @@ def test_the_first_mistake_is_named_and_the_others_counted() -> None:
 def test_a_naive_jump_has_no_shortcut(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="drop shortcut and shortcut_guidance"):
         ShortFT(ablation="naive_jump", **options)
+
+
+REVISIONS: list[tuple[str, bool]] = [
+    ("main", True), ("a" * 40, True), ("v1.5", True), ("refs/pr/7", True), ("feature/x-y_z", True),
+    ("..", False), ("../../etc", False), ("a/../b", False), ("a..b", False), ("/etc", False),
+    ("a//b", False), ("a/", False), ("", False), ("a b", False), ("a\0", False), ("a\n", False),
+    ("x" * 201, False),
+]  # fmt: skip
+
+
+def test_a_revision_is_no_path() -> None:
+    for revision, is_one in REVISIONS:
+        content = {"id": "owner/name", "revision": revision}
+        if is_one:
+            assert Source.model_validate(content).revision == revision
+        else:
+            with pytest.raises(ValidationError, match="revision"):
+                Source.model_validate(content)
+    for field in ("name", "id"):
+        with pytest.raises(ValidationError, match="at most 200 characters"):
+            Source.model_validate({field: f"a/{'b' * 199}"})
+
+
+def test_lists_have_a_longest_length() -> None:
+    term = {"name": "symmetry"}
+    with pytest.raises(ValidationError, match="symmetry is named twice"):
+        AlignSpec.model_validate(job(rewards=[term] * 32))
+    for changes in (
+        {"rewards": [term] * 33},
+        {"evaluation": {"held_out": ["hps_v2"] * 33}},
+        {"method": {"type": "shortft", "stage_shares": [0.001] * 1_000}},
+        {"kind": "distil", "method": None, "evaluation": {"rewards": [term] * 33}},
+    ):
+        content = job(**changes)
+        if content.get("kind") == "distil":
+            content = {key: content[key] for key in ("kind", "base_model", "prompts", "evaluation")}
+        with pytest.raises(ValidationError, match=r"at most (32|999) items"):
+            TypeAdapter(JobSpec).validate_python(content)

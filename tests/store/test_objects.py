@@ -116,6 +116,24 @@ def test_publishing_moves_and_may_be_repeated(objects: ObjectStore) -> None:
         objects.publish("jobs/job_b/x", "jobs/job_b/y")
 
 
+def test_a_bucket_that_is_away_does_not_look_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = BucketStore(f"memory://{tmp_path.name}{os.getpid()}")
+    objects.write(KEY, b"x")
+    assert not objects.exists(KEY.rpartition("/")[0])
+
+    def is_away(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects._filesystem, "info", is_away)
+        for ask in (objects.exists, objects.delete):
+            with pytest.raises(ConnectionError):
+                ask(KEY)
+    assert objects.read(KEY) == b"x"
+
+
 def test_the_url_of_a_folder_leads_to_the_bytes(tmp_path: Path) -> None:
     objects = open_objects(tmp_path.as_uri())
     objects.write(KEY, b"tensors")

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from shortft_core.events import CheckpointSaved, Picture, SamplePair, SamplesReady
 from store import jobs, leases, results
 from store.errors import InvalidStateError, LeaseLostError, NotFoundError
-from store.models import Job
+from store.models import Job, Sample
 from store.objects import StoredObject
 from store.pages import PageRequest
 from store.results import NewAdapter, NewArtifact
@@ -98,6 +98,32 @@ def test_samples_are_filtered(bench: Bench) -> None:
     assert found[0].seed == 2**63 - 1
     assert (found[0].object_key, found[0].size_bytes) == ("a ring/base", 11)
     assert [row.update for row in tuned] == [0, 0, 5, 5]
+
+
+def test_samples_come_in_pages_and_alone(bench: Bench) -> None:
+    job, other = bench.create(), bench.create()
+    lease = bench.claim().lease
+    for update in (5, 0):
+        event, stored = _samples(update, "a star", "a ring")
+        with bench.database.write() as session:
+            results.add_samples(session, lease, event, stored)
+    with bench.database.read() as session:
+        rows = results.samples(session, lease.row_id)
+        paged: list[Sample] = []
+        while page := results.samples(
+            session, lease.row_id, after=paged[-1].id if paged else None, limit=3
+        ):
+            assert len(page) <= 3
+            paged += page
+        assert [row.id for row in paged] == [row.id for row in rows]
+        assert len({row.id for row in rows}) == 8
+        behind = results.samples(session, lease.row_id, after=rows[1].id, kind="tuned")
+        assert [row.id for row in behind] == [rows[3].id, rows[5].id, rows[7].id]
+        assert results.sample(session, lease.row_id, rows[4].id).id == rows[4].id
+        (elsewhere,) = {job.id, other.id} - {lease.row_id}
+        for sought in (results.sample, lambda s, j, i: results.samples(s, j, after=i)):
+            with pytest.raises(NotFoundError):
+                sought(session, elsewhere, rows[4].id)
 
 
 def test_an_evaluation_that_is_repeated_replaces_its_pictures(bench: Bench) -> None:

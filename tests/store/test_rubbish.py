@@ -115,7 +115,8 @@ def test_a_running_attempt_keeps_what_it_has_not_published_yet(
     assert objects.list() == ()
 
 
-def test_objects_of_a_deleted_job_go_at_once(bench: Bench, objects: FolderStore) -> None:
+def test_objects_of_a_job_without_a_row_go_after_a_day(bench: Bench, objects: FolderStore) -> None:
+    """Its row may be younger than the backup that the database was restored from."""
     job, kept = bench.create(), bench.create()
     lease = bench.claim().lease
     _save(bench, objects, lease, 10)
@@ -125,9 +126,21 @@ def test_objects_of_a_deleted_job_go_at_once(bench: Bench, objects: FolderStore)
     bench.database.transact(lambda session: jobs.remove(session, job.id))
     with pytest.raises(NotFoundError):
         bench.get(job.id)
-    assert rubbish.collect(bench.database, objects).objects == 4
-    assert len(objects.list(other)) == len(objects.list()) == 3
+    assert rubbish.collect(bench.database, objects).objects == 3
+    young = object_keys.samples_prefix(job.id) + "new.png"
+    assert objects.list() == tuple(sorted([*objects.list(other), young]))
+    assert len(objects.list(other)) == 3
     assert kept.id in other
+    _put(objects, young, hours=25)
+    assert rubbish.collect(bench.database, objects).objects == 1
+
+
+def test_probes_that_a_crash_has_left(bench: Bench, objects: FolderStore) -> None:
+    _put(objects, object_keys.probe_key())
+    fresh = object_keys.probe_key()
+    _put(objects, fresh, hours=0)
+    assert rubbish.collect(bench.database, objects).objects == 1
+    assert objects.list() == (fresh,)
 
 
 def test_pictures_of_generations(bench: Bench, objects: FolderStore) -> None:

@@ -18,7 +18,9 @@ from worker.children.wire import Wire
 from worker.generate.messages import ORDERS, Answer, Batch, Done, Preload, Ready, Working
 
 MOST_AT_ONCE: Final = 16
-"""Pictures that run through the model together, where memory suffices."""
+"""Pictures that run through the model together, where the memory of an accelerator suffices."""
+MOST_ON_CPU: Final = 4
+"""More are hardly faster there, and memory that ends kills the process: nothing can be halved."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -28,12 +30,12 @@ def main(arguments: Sequence[str]) -> None:
     die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memory-mb", type=int, default=8192)
-    parser.add_argument("--batch-size", type=int, default=MOST_AT_ONCE)
+    parser.add_argument("--batch-size", type=int)
     options = parser.parse_args(arguments)
     serve(wire, sys.stdin.buffer, options.memory_mb << 20, options.batch_size)
 
 
-def serve(wire: Wire, orders: BinaryIO, memory_bytes: int, batch_size: int) -> None:
+def serve(wire: Wire, orders: BinaryIO, memory_bytes: int, batch_size: int | None) -> None:
     """Carries out every order of a stream; a line that is no order is logged and passed over."""
     # Only now: the parent shall see the process live while libraries load.
     from shortft_core.cli.quiet import silence_libraries
@@ -44,6 +46,7 @@ def serve(wire: Wire, orders: BinaryIO, memory_bytes: int, batch_size: int) -> N
     silence_libraries()
     device = choose_device()
     pipelines = Pipelines(device, memory_bytes)
+    most = batch_size or (MOST_ON_CPU if device.type == "cpu" else MOST_AT_ONCE)
 
     def answer(answer: Answer) -> None:
         wire.send(answer.model_dump(mode="json"))
@@ -51,7 +54,7 @@ def serve(wire: Wire, orders: BinaryIO, memory_bytes: int, batch_size: int) -> N
     def alive(message: str) -> None:
         wire.send(Working(message=message).model_dump(mode="json"))
 
-    batches = Batches(pipelines=pipelines, batch_size=batch_size, answer=answer, alive=alive)
+    batches = Batches(pipelines=pipelines, batch_size=most, answer=answer, alive=alive)
     wire.send(Ready(device=str(device)).model_dump(mode="json"))
     for line in orders:
         order = _order(line)

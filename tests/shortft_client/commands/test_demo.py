@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
-from tests.api.embedded_service import processes_of
+from api.embedded.settings import environment
+from shortft_client import Client
+from tests.api.embedded_service import QUICK, contract_job, embedded, processes_of
+from tests.servers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 """The service starts, the bundled model is tuned, and two workers load it."""
@@ -59,3 +66,75 @@ def test_the_demo_tunes_over_http_draws_its_picture_and_stops(tmp_path: Path) ->
         assert "adapter/shortft.json" in adapter.namelist()
     assert (folder / "report.html").read_text().startswith("<!")
     assert processes_of(tmp_path) == {}
+
+
+def test_a_demo_leaves_other_work_alone_and_stops_in_order(tmp_path: Path) -> None:
+    content = {**SPEC, "method": {"type": "draft_k", "updates": 500}}
+    content["metadata"] = {"step_seconds": "0.1"}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
+    folder = tmp_path / "run"
+    with embedded(folder, "--port", "0") as earlier, Client(earlier.address) as client:
+        own, others = (_paused(client, **labels) for labels in ({"demo": "1"}, {"demo": "no"}))
+    elsewhere = {
+        "SHORTFT_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:9/production",
+        "SHORTFT_REDIS_URL_FILE": str(tmp_path / "absent"),
+        "SHORTFT_STORAGE_URL": "s3://production/objects",
+        "SHORTFT_SECRET_KEY": "too short",
+        "SHORTFT_API_KEY": "sft_of_another_service",
+        "SHORTFT_HOST": "0.0.0.0",  # noqa: S104
+    }
+    with _demo(folder, tmp_path / "long.yaml", **elsewhere) as process:
+        assert process.stdout is not None
+        said = ""
+        while "/500" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        address = re.search(r"^ready: (\S+),", said, re.MULTILINE)
+        assert address is not None, said
+        with Client(address[1], api_key="") as client:
+            statuses = {job.id: job.status for job in client.jobs.list()}
+            (running,) = client.jobs.list(status="running", metadata={"demo": "1"})
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate()
+        assert process.returncode == 128 + signal.SIGTERM
+        assert processes_of(folder) == {}
+    assert "stopping the service" in rest
+    assert (statuses[own], statuses[others]) == ("cancelled", "paused")
+    assert running.metadata == {"step_seconds": "0.1", "demo": "1"}
+
+
+@pytest.mark.parametrize(
+    "prompts", [None, {"name": "shapes-eval"}, {"inline": []}, {"inline": ["a red ring"] * 17}]
+)
+def test_a_job_that_could_not_be_drawn_is_refused_before_anything_starts(
+    tmp_path: Path, prompts: dict[str, Any] | None
+) -> None:
+    spec = {**SPEC, "evaluation": {} if prompts is None else {"prompts": prompts}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    with _demo(tmp_path / "run", tmp_path / "spec.yaml") as process:
+        said, _ = process.communicate()
+    assert process.returncode == 2
+    assert "evaluation.prompts: the demo draws them" in " ".join(said.split())
+    assert not (tmp_path / "run").exists()
+
+
+def _demo(folder: Path, spec: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "shortft_core.cli", "demo"),
+            *("--folder", str(folder), "--spec", str(spec)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment({**QUICK, **variables}, defaults={"PYTHONPATH": os.pathsep.join(sys.path)}),
+    )
+
+
+def _paused(client: Client, **labels: str) -> str:
+    job = client.jobs.create(contract_job(500, step_seconds="0.1", **labels))
+    client.jobs.pause(job.id)
+    wait_until(lambda: client.jobs.retrieve(job.id).status == "paused")
+    return job.id

@@ -125,18 +125,21 @@ def _log(*numbers: int) -> Scripted:
 
 
 def test_logs_are_followed_until_the_job_ends(shortft: Shortft) -> None:
-    script = in_turn(_log(7, 8), _log(9), _log(), answer(job(status="failed")))
+    running, failed = (answer(job(status=status)) for status in ("running", "failed"))
+    # The last line is written between the look at the lines and the look at the job.
+    script = in_turn(running, _log(7, 8), running, _log(), failed, _log(9), failed, _log())
     with serving(script) as server:
         done = shortft(
             "jobs", "logs", "job_1", "--follow", "--tail", "2", "--server", server.address
         )
     assert done.output == "line 7 [b]\nline 8 [b]\nline 9 [b]\n"
-    assert [request.path for request in server.seen] == [
+    assert [request.path for request in server.seen[1::2]] == [
         "/jobs/job_1/logs?tail=2",
         "/jobs/job_1/logs?after=8",
+        "/jobs/job_1/logs?after=8",
         "/jobs/job_1/logs?after=9",
-        "/jobs/job_1",
     ]
+    assert {request.path for request in server.seen[::2]} == {"/jobs/job_1"}
 
 
 def _result(*names: str) -> Script:

@@ -87,5 +87,5 @@ def test_a_part_runs_as_one_batch_and_every_step_is_told(tmp_path: Path) -> None
     assert sizes == [6] * STEPS + [2] * STEPS
     assert told.count("denoising") == 2 * STEPS
     told.clear()
-    batches.pipelines.sampler(requests[0].spec, ()).images(["a"], [1])
+    batches.pipelines.sampler(asked("a"), ()).images(["a"], [1])
     assert told == []

@@ -141,13 +141,14 @@ def test_an_attempt_that_began_further_back_keeps_its_own_checkpoints(bench: Ben
     assert set(later.rows()) == {5, 10}
 
 
-def test_a_second_save_of_an_update_spares_what_the_row_vouches_for(bench: Bench) -> None:
+def test_a_second_save_of_an_update_spares_what_the_row_vouches_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker dies between the objects and the row of the second."""
     bench.save(5)
-    write = bench.records.write
-    bench.records.write = lambda _: []  # type: ignore[method-assign,assignment]
-    bench.save(5, "evaluated")
-    bench.records.write = write  # type: ignore[method-assign]
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.records, "write", lambda _: [])
+        bench.save(5, "evaluated")
     found, _ = bench.restore()
     assert found[:2] == checkpoint_files(5)
     state = bench.running.folder / "again" / "checkpoints/000005/state.safetensors"
@@ -187,7 +188,8 @@ def test_a_store_that_is_away_for_a_moment_costs_no_best_adapter(
     evaluated = EvaluationDone(update=5, images=1, base={}, tuned={}, is_best=True)
     bench.records.note(evaluated)
     bench.records.write(lambda session, lease: results.set_best(session, lease, 5, prefix))
-    objects, failed = bench.running.objects, []
+    objects = bench.running.objects
+    failed: list[str] = []
     exists = objects.exists
 
     def fails_once(key: str) -> bool:
