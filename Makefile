@@ -30,7 +30,7 @@ serve: $(READY) ## Run the service on this machine until Ctrl-C
 	$(BIN)/shortft serve
 
 test: $(READY) ## Run every test that needs no GPU and no network
-	$(BIN)/pytest --numprocesses $(WORKERS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: format lint types contracts docs ## Everything CI checks beside the tests
 
