@@ -13,7 +13,7 @@ from shortft_core.checkpoint import Checkpoints
 from shortft_core.distil.jump_lora import attach
 from shortft_core.distil.jumps import Pairs, jumps_of, kept_times
 from shortft_core.distil.training import JumpTrainer
-from shortft_core.errors import ArtifactError, DivergedError
+from shortft_core.errors import DivergedError, UserError
 from shortft_core.events import AlertRaised, Event, RunFinished, RunStarted
 from shortft_core.models.stable_diffusion import StableDiffusion
 from shortft_core.spec.distil import DistilSpec
@@ -131,7 +131,7 @@ def test_a_broken_state_stops_before_the_weights_move(
 
 def test_another_specification_is_refused(trainer: MakeTrainer) -> None:
     trainer("run").run()
-    with pytest.raises(ArtifactError, match="another specification"):
+    with pytest.raises(UserError, match="another specification"):
         trainer("run", rank=3)
 
 
