@@ -1,12 +1,11 @@
-"""Which files of the catalog are on this machine, told without loading any of them."""
+"""Which weights a request needs, and what to say of those that are not on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
-import shortft_core
+from api.model_files import missing_files
 from shortft_core import catalog
 from shortft_core.catalog import Weights
 from shortft_core.errors import MissingWeightsError
@@ -14,38 +13,6 @@ from shortft_core.settings import settings
 from shortft_core.spec import AlignSpec, AnyReward, Direct, DistilSpec, ShortFT, Source
 from shortft_core.spec import rewards as terms
 from shortft_core.spec.generation import GenerationSpec
-
-_BUNDLED: Final = Path(shortft_core.__file__).parent / "bundled"
-_DEFAULT_REVISION: Final = "main"
-
-
-def missing_files(
-    weights: Weights, hub_folder: Path, revision: str | None = None
-) -> tuple[str, ...]:
-    """Names of the files that would have to be downloaded; empty if all are here."""
-    if weights.bundled is not None:
-        return ()
-    wanted = weights.files or ("model_index.json or config.json",)
-    if weights.url is not None:
-        return tuple(name for name in wanted if not (settings().cache_dir / name).is_file())
-    folder = _snapshot(hub_folder, str(weights.hub_id), revision or weights.revision)
-    if folder is None:
-        return tuple(f"{weights.hub_id}/{name}" for name in wanted)
-    if not weights.files:
-        found = any((folder / name).exists() for name in ("model_index.json", "config.json"))
-        return () if found else tuple(f"{weights.hub_id}/{name}" for name in wanted)
-    return tuple(f"{weights.hub_id}/{name}" for name in wanted if not (folder / name).exists())
-
-
-def _snapshot(hub_folder: Path, hub_id: str, revision: str | None) -> Path | None:
-    """The folder of one revision in the hub client's cache: `models--owner--name/snapshots/…`."""
-    repository = hub_folder / f"models--{hub_id.replace('/', '--')}"
-    wanted = revision or _DEFAULT_REVISION
-    reference = repository / "refs" / wanted
-    commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else wanted
-    folder = repository / "snapshots" / commit
-    return folder if folder.is_dir() else None
-
 
 NeededWeights = tuple[str, Weights, str | None]
 """The field that names weights, the weights, and their revision."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, TypeVar
 
 from fastapi import APIRouter, Depends
 from pydantic_core import to_jsonable_python
 
 from api.auth import requires
-from api.model_files import is_complete, size_on_disk
+from api.model_files import missing_files, size_on_disk
 from api.schemas.catalogs import (
     MethodAnswer,
     ModelAnswer,
@@ -18,6 +19,7 @@ from api.schemas.catalogs import (
     ShortcutAnswer,
 )
 from api.schemas.common import ListOf
+from api.service import AnyService
 from shortft_core import catalog
 from store.api_keys import Scope
 
@@ -39,15 +41,17 @@ _UNITS: Final[Mapping[str, str]] = {
 
 
 @router.get("/models", dependencies=_READERS)
-def list_models() -> ListOf[ModelAnswer]:
+def list_models(service: AnyService) -> ListOf[ModelAnswer]:
     """The base models of the catalog; others are named by their hub id."""
-    return _all([_model(name, entry) for name, entry in catalog.BASE_MODELS.items()])
+    hub = service.settings.hub_folder()
+    return _all([_model(name, entry, hub) for name, entry in catalog.BASE_MODELS.items()])
 
 
 @router.get("/rewards", dependencies=_READERS)
-def list_rewards() -> ListOf[RewardAnswer]:
+def list_rewards(service: AnyService) -> ListOf[RewardAnswer]:
     """The rewards of the catalog, with the parameters of each."""
-    return _all([_reward(name, entry) for name, entry in catalog.REWARDS.items()])
+    hub = service.settings.hub_folder()
+    return _all([_reward(name, entry, hub) for name, entry in catalog.REWARDS.items()])
 
 
 @router.get("/methods", dependencies=_READERS)
@@ -60,8 +64,8 @@ def _all(items: list[_Item]) -> ListOf[_Item]:
     return ListOf(data=items, first_id=items[0].name, last_id=items[-1].name, has_more=False)
 
 
-def _model(name: str, entry: catalog.BaseModel) -> ModelAnswer:
-    size = size_on_disk(entry.weights)
+def _model(name: str, entry: catalog.BaseModel, hub: Path) -> ModelAnswer:
+    size = size_on_disk(entry.weights, hub)
     return ModelAnswer(
         name=name,
         summary=entry.summary,
@@ -73,40 +77,40 @@ def _model(name: str, entry: catalog.BaseModel) -> ModelAnswer:
         default_shortcut=entry.shortcut,
         default_few_step=entry.few_step,
         shortcuts=[
-            _shortcut(title, shortcut)
+            _shortcut(title, shortcut, hub)
             for title, shortcut in catalog.SHORTCUTS.items()
             if name in shortcut.base_models
         ],
     )
 
 
-def _shortcut(name: str, entry: catalog.ShortcutEntry) -> ShortcutAnswer:
+def _shortcut(name: str, entry: catalog.ShortcutEntry, hub: Path) -> ShortcutAnswer:
     return ShortcutAnswer(
         name=name,
         summary=entry.summary,
         licence=entry.licence,
         segments=sorted(entry.files),
         use=entry.use,
-        on_disk=[count for count in sorted(entry.files) if is_complete(entry.files[count])],
+        on_disk=[k for k in sorted(entry.files) if not missing_files(entry.files[k], hub)],
     )
 
 
-def _reward(name: str, entry: catalog.Reward) -> RewardAnswer:
+def _reward(name: str, entry: catalog.Reward, hub: Path) -> RewardAnswer:
     return RewardAnswer(
         name=name,
         summary=entry.summary,
         differentiable=entry.differentiable,
-        sources=[_source(name, source) for source in catalog.source_names(name)],
+        sources=[_source(name, source, hub) for source in catalog.source_names(name)],
         adds_up=dict(entry.preset),
         parameters=entry.spec.model_json_schema(),
     )
 
 
-def _source(reward: str, source: str) -> RewardSource:
+def _source(reward: str, source: str, hub: Path) -> RewardSource:
     """Weights of a reward under a name; for a preset, those of all its rewards."""
     rewards = [catalog.REWARDS[part] for part in catalog.REWARDS[reward].preset or (reward,)]
     parts = [weights for entry in rewards for weights in entry.weights[source].values()]
-    sizes = [size_on_disk(weights) for weights in parts]
+    sizes = [size_on_disk(weights, hub) for weights in parts]
     known = [size for size in sizes if size is not None]
     return RewardSource(
         name=source,

@@ -195,9 +195,8 @@ def delete_job(job_id: JobId, service: AnyService, caller: Writer) -> None:
         jobs.get(session, job_id, caller.project)
         jobs.remove(session, job_id)
 
+    # Its objects are rubbish from now on, which the chores collect once it has lain for a day.
     service.database.transact(work)
-    # Objects of deleted rows are rubbish, which the chores collect.
-    service.doorbell.ring(Queue.DEFAULT)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=JobObject, responses=refusals(409))

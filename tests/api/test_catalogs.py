@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.model_files import is_complete, size_on_disk
 from shortft_core import catalog
-from shortft_core.catalog import Weights
-from shortft_core.settings import settings
 from store.api_keys import Scope
 from tests.api.conftest import Api, problem
 
 SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
-HUB = "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
 
 
 def named(api: Api, path: str) -> dict[str, dict[str, Any]]:
@@ -68,33 +63,3 @@ def test_the_catalog_asks_for_a_key_that_reads(api: Api) -> None:
     for path in ("/models", "/rewards", "/methods"):
         problem(api.client.get(path), 401, "unauthenticated")
         problem(api.client.get(path, headers=key), 403, "forbidden")
-
-
-def test_files_of_the_hub_and_of_addresses_are_looked_up_where_downloads_put_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    weights = catalog.BASE_MODELS["sd15"].weights
-    assert size_on_disk(weights) is None
-    snapshot = tmp_path / HUB / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (tmp_path / HUB / "refs").mkdir()
-    (tmp_path / HUB / "refs" / "main").write_text("0" * 40)
-    assert size_on_disk(weights) is None
-    (snapshot / "model_index.json").write_text("{}")
-    assert size_on_disk(weights) == 2
-    one_file = Weights(hub_id=weights.hub_id, files=("a.safetensors",), licence="")
-    assert not is_complete(one_file)
-    (snapshot / "a.safetensors").write_bytes(b"abc")
-    assert size_on_disk(one_file) == 3
-
-
-def test_a_bundled_file_that_is_missing() -> None:
-    assert not is_complete(
-        Weights(bundled="shapes-shortcut", files=("k3.safetensors",), licence="")
-    )
-    assert not is_complete(Weights(bundled="absent", licence=""))
-    assert not is_complete(Weights(url="https://a/b", files=("absent.pth",), licence=""))
-    assert settings().offline

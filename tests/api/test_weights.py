@@ -6,13 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from api.weights import missing_files
 from shortft_core import settings as core
-from shortft_core.catalog import BASE_MODELS, Weights
 from tests.api.conftest import SPEC, Api, Opened, problem
 from tests.api.works import png
-
-COMMIT: Final = "a" * 40
 
 
 @pytest.fixture
@@ -23,40 +19,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     core.settings.cache_clear()
     yield tmp_path
     core.settings.cache_clear()
-
-
-def snapshot(hub: Path, hub_id: str, *names: str, revision: str = "main") -> None:
-    """A repository as the hub client keeps it."""
-    repository = hub / f"models--{hub_id.replace('/', '--')}"
-    folder = repository / "snapshots" / COMMIT
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    reference = repository / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    reference.write_text(COMMIT)
-
-
-def test_files_are_looked_for_where_loaders_look(offline: Path) -> None:
-    assert missing_files(BASE_MODELS["shapes"].weights, offline) == ()
-    one = Weights(hub_id="a/b", files=("x.safetensors",), licence="")
-    assert missing_files(one, offline) == ("a/b/x.safetensors",)
-    snapshot(offline, "a/b", "y.safetensors")
-    assert missing_files(one, offline) == ("a/b/x.safetensors",)
-    snapshot(offline, "a/b", "x.safetensors")
-    assert missing_files(one, offline) == ()
-    assert missing_files(one, offline, COMMIT) == ()
-    assert missing_files(one, offline, "b" * 40) == ("a/b/x.safetensors",)
-    whole = Weights(hub_id="a/b", licence="")
-    assert missing_files(whole, offline) == ("a/b/model_index.json or config.json",)
-    snapshot(offline, "a/b", "model_index.json")
-    assert missing_files(whole, offline) == ()
-    fetched = Weights(url="https://x/z.pth", files=("z.pth",), licence="")
-    assert missing_files(fetched, offline) == ("z.pth",)
-    (offline / "cache").mkdir()
-    (offline / "cache" / "z.pth").touch()
-    assert missing_files(fetched, offline) == ()
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
