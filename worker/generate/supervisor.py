@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 from typing import Final
 
@@ -17,6 +15,7 @@ from worker.generate.attempt import BatchAttempt
 from worker.generate.warm_child import WarmChild
 from worker.process import Context, Station
 from worker.settings import DeviceSettings
+from worker.slots import Slots
 
 _LOG: Final = logging.getLogger(__name__)
 MOST_REQUESTS: Final = 8
@@ -44,38 +43,28 @@ class GenerateStation:
             )
             for slot in range(context.slots)
         ]
-        self._free: queue.SimpleQueue[WarmChild] = queue.SimpleQueue()
-        self._idle = threading.Condition()
-        self._busy = 0
+        self._slots = Slots(self.children)
         self._deadline: float | None = None
 
     def start(self) -> None:
         """Starts the children, so that the first request does not wait for their libraries."""
         for child in self.children:
             child.start()
-            self._free.put(child)
 
     def drain(self) -> None:
         """Claims and works until nothing is due or the worker stops."""
-        try:
-            child = self._free.get_nowait()
-        except queue.Empty:
-            return
-        self._count(1)
-        try:
+        with self._slots.taken() as child:
+            if child is None:
+                return
             while not self._context.stopping.is_set() and (claimed := self._claim()):
                 self._attempt(claimed, child).run()
-        finally:
-            self._count(-1)
-            self._free.put(child)
 
     def stop(self) -> None:
         """Lets what runs finish within the grace, and gives the rest back."""
-        grace = self._context.settings.grace_seconds
-        with self._idle:
-            # Twice: what is given back after the first has to be written.
-            if not self._idle.wait_for(lambda: self._busy == 0, timeout=2 * grace):
-                _LOG.warning("%d batches did not end within %g s", self._busy, 2 * grace)
+        # Twice: what is given back after the first grace has to be written.
+        patience = 2 * self._context.settings.grace_seconds
+        if left := self._slots.wait_until_idle(patience):
+            _LOG.warning("%d batches did not end within %g s", left, patience)
         for child in self.children:
             child.close()
         self._folder.remove()
@@ -115,8 +104,3 @@ class GenerateStation:
         if self._deadline is None:
             self._deadline = time.monotonic() + self._context.settings.grace_seconds
         return time.monotonic() > self._deadline
-
-    def _count(self, change: int) -> None:
-        with self._idle:
-            self._busy += change
-            self._idle.notify_all()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 from typing import Final
 
 from store import leases
@@ -13,6 +11,7 @@ from worker.devices import visible_gpus
 from worker.folders import WorkerFolder
 from worker.process import Context, Station
 from worker.settings import DeviceSettings
+from worker.slots import Slots
 from worker.train.attempt import Attempt
 
 _LOG: Final = logging.getLogger(__name__)
@@ -33,40 +32,29 @@ class TrainStation:
         self._gpus = gpus
         self._runs = WorkerFolder(context.settings.work_dir / "runs" / context.worker_id)
         self._locks = context.settings.work_dir / "locks"
-        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(context.slots):
-            self._slots.put(slot)
-        self._idle = threading.Condition()
-        self._busy = 0
+        self._slots = Slots(range(context.slots))
 
     def drain(self) -> None:
         """Claims and works until nothing is due or the worker stops."""
-        try:
-            slot = self._slots.get_nowait()
-        except queue.Empty:
-            return
-        self._count(1)
-        try:
+        with self._slots.taken() as slot:
+            if slot is None:
+                return
             while not self._context.stopping.is_set() and (claim := self._claim()) is not None:
                 self._attempt(claim, slot).run()
-        finally:
-            self._count(-1)
-            self._slots.put(slot)
 
     def stop(self) -> None:
         """Waits for the attempts, which end by themselves once the worker stops."""
         # Twice: the trainer may take one grace to save, the database another to answer.
         patience = 2 * self._context.settings.grace_seconds
-        with self._idle:
-            if not self._idle.wait_for(lambda: self._busy == 0, timeout=patience):
-                _LOG.warning("%d attempts did not end within %g s", self._busy, patience)
-                return
+        if left := self._slots.wait_until_idle(patience):
+            _LOG.warning("%d attempts did not end within %g s", left, patience)
+            return
         self._runs.remove()
 
     @property
     def is_busy(self) -> bool:
         """Whether it works on a job."""
-        return self._busy > 0
+        return self._slots.busy > 0
 
     def _claim(self) -> Claim | None:
         context = self._context
@@ -90,11 +78,6 @@ class TrainStation:
             gpus=gpus,
             locks=tuple(self._locks / f"{name}.lock" for name in names),
         )
-
-    def _count(self, change: int) -> None:
-        with self._idle:
-            self._busy += change
-            self._idle.notify_all()
 
 
 def share_of(gpus: tuple[str, ...], slot: int, slots: int) -> tuple[str, ...]:
