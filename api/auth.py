@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
-from starlette.concurrency import run_in_threadpool
 
 from api.problems import ProblemError
 from api.service import AnyService, Service
 from store import api_keys
 from store.api_keys import Scope
 from store.jobs import DEFAULT_PROJECT
-from store.models import ApiKey
 
 _BEARER: Final = HTTPBearer(
     auto_error=False, scheme_name="apiKey", description="An API key of this service, `sft_…`."
@@ -100,7 +98,7 @@ async def reads_figures(
         shown = bearer.credentials if bearer is not None else ""
         if secrets.compare_digest(shown.encode(), token.get_secret_value().encode()):
             return
-    is_key_enough = token is None or await run_in_threadpool(service.key_watch.keys_exist)
+    is_key_enough = token is None or await service.key_watch.keys_exist()
     if not (is_key_enough and (await _caller(request, service)).may(Scope.ADMIN)):
         detail = "the token of the metrics is needed, or an API key of scope admin"
         raise ProblemError("unauthenticated", detail, headers=_CHALLENGE)
@@ -109,10 +107,10 @@ async def reads_figures(
 async def _caller(request: Request, service: Service) -> Caller:
     shown = _shown(request)
     if shown is None:
-        return await run_in_threadpool(_without_key, request, service)
+        return await _without_key(request, service)
     if not api_keys.is_well_formed(shown):
         raise ProblemError("unauthenticated", "the API key is mistyped", headers=_CHALLENGE)
-    found = await run_in_threadpool(_find, service, shown)
+    found = await service.key_watch.find(shown)
     if found is None:
         raise ProblemError(
             "unauthenticated", "the API key is unknown, expired or revoked", headers=_CHALLENGE
@@ -132,11 +130,6 @@ def _shown(request: Request) -> str | None:
     return bearer or request.headers.get("x-api-key") or None
 
 
-def _find(service: Service, key: str) -> ApiKey | None:
-    with service.database.read() as session:
-        return api_keys.authenticate(session, service.secret, key)
-
-
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, who has this scope and requests left.
 
@@ -150,7 +143,7 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
             raise ProblemError("forbidden", f"the key has no scope {scope}")
         limits = service.rate_limits
         # The gate writes them, whatever the answer will be.
-        request.state.headers = limits.headers(limits.count(caller.name))
+        request.state.headers = limits.headers(await limits.count(caller.name))
         return caller
 
     return checked
@@ -166,9 +159,9 @@ Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 """Parameter of a route: a caller that may do everything."""
 
 
-def _without_key(request: Request, service: Service) -> Caller:
+async def _without_key(request: Request, service: Service) -> Caller:
     """This machine is served until the first key is made; pages of other origins never are."""
-    if service.key_watch.keys_exist():
+    if await service.key_watch.keys_exist():
         raise ProblemError("unauthenticated", "the request has no API key", headers=_CHALLENGE)
     if request.client is None or not is_loopback(request.client.host):
         detail = f"without API keys only this machine is served: {_MAKE_ONE}"

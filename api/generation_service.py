@@ -146,7 +146,7 @@ def resolved(work: Callable[[], _T], keyed: Keyed | None) -> _T | ShortFTError:
         return refused
 
 
-def order(
+async def order(
     service: AnyService,
     caller: Generator,
     preferred: AnyPreference,

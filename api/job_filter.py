@@ -68,7 +68,7 @@ class AskedJobs:
         return replace(self.wanted, project=caller.project)
 
 
-def asked_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> AskedJobs:
+async def asked_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> AskedJobs:
     """The jobs that a request asks for; raises UserError for an unknown status or label."""
     return AskedJobs(
         JobFilter(

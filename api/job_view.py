@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -22,23 +22,30 @@ _WORKING: Final = frozenset({JobStatus.PREPARING, JobStatus.RUNNING})
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an answer about a job takes from outside of its row."""
+    """What answers about jobs take from outside of their rows."""
 
-    position: int | None
-    workers: Sequence[Worker]
+    workers: Sequence[Worker] = ()
+    """Those that could take a queued job."""
+    positions: Mapping[str, int] = field(default_factory=dict)
+    """How many jobs are claimed before each queued one."""
 
 
-def surroundings(session: Session, job: Job) -> Surroundings:
-    """The place of a job in the queue, and the workers that could take it."""
-    if job.status is not JobStatus.QUEUED:
-        return Surroundings(None, ())
+def surroundings(session: Session, of: Iterable[Job]) -> Surroundings:
+    """The places of jobs in the queue, and the workers that could take them."""
+    queued = [job for job in of if job.status is JobStatus.QUEUED]
+    if not queued:
+        return Surroundings()
     train = tuple(worker for worker in workers.alive(session) if worker.kind == "train")
-    return Surroundings(jobs.queue_position(session, job), train)
+    return Surroundings(train, {job.id: jobs.queue_position(session, job) for job in queued})
 
 
-def view(session: Session, job: Job, urls: Urls) -> shapes.JobObject:
+def view_now(session: Session, job: Job, urls: Urls) -> shapes.JobObject:
+    """The same for one row, whose surroundings are looked up."""
+    return view(job, surroundings(session, [job]), urls)
+
+
+def view(job: Job, around: Surroundings, urls: Urls) -> shapes.JobObject:
     """The job as an answer; its artifacts and adapter are loaded."""
-    around = surroundings(session, job)
     now = datetime.now(tz=UTC)
     progress = _progress(job)
     left = progress.seconds_remaining
@@ -119,22 +126,23 @@ def _asked_updates(spec: dict[str, Any]) -> int | None:
 def _place(job: Job, around: Surroundings, now: datetime) -> shapes.Place:
     if job.status is not JobStatus.QUEUED:
         return shapes.Place(position=None, reason=None, estimated_start_at=None)
-    reason = _reason(job, around, now)
+    position = around.positions.get(job.id)
+    reason = _reason(job, around.workers, position, now)
     start = {"backing_off": job.run_after, "starting": now}.get(reason)
-    return shapes.Place(position=around.position, reason=reason, estimated_start_at=start)
+    return shapes.Place(position=position, reason=reason, estimated_start_at=start)
 
 
 _Reason = Literal["backing_off", "no_worker", "behind_others", "workers_busy", "starting"]
 
 
-def _reason(job: Job, around: Surroundings, now: datetime) -> _Reason:
+def _reason(job: Job, crew: Sequence[Worker], position: int | None, now: datetime) -> _Reason:
     if job.run_after > now:
         return "backing_off"
-    if not around.workers:
+    if not crew:
         return "no_worker"
-    if around.position:
+    if position:
         return "behind_others"
-    ready = any(worker.state == "ready" for worker in around.workers)
+    ready = any(worker.state == "ready" for worker in crew)
     return "starting" if ready else "workers_busy"
 
 

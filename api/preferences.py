@@ -30,7 +30,7 @@ class Preference:
         return {"Preference-Applied": self.applied} if self.applied else {}
 
 
-def preference(
+async def preference(
     prefer: Annotated[
         str | None,
         Header(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from api.problems import ProblemError
 
@@ -25,7 +25,7 @@ class Allowance:
 
 
 class RateLimits:
-    """A sliding window per caller."""
+    """A sliding window per caller; belongs to one event loop."""
 
     def __init__(self, requests_per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(requests_per_minute)
@@ -38,10 +38,10 @@ class RateLimits:
             "RateLimit": f'"default";r={allowance.remaining};t={allowance.reset_seconds}',
         }
 
-    def count(self, caller: str) -> Allowance:
+    async def count(self, caller: str) -> Allowance:
         """Counts one request; raises ProblemError 429 when the caller has none left."""
-        accepted = self._limiter.hit(self._item, caller)
-        stats = self._limiter.get_window_stats(self._item, caller)
+        accepted = await self._limiter.hit(self._item, caller)
+        stats = await self._limiter.get_window_stats(self._item, caller)
         allowance = Allowance(
             max(0, stats.remaining), max(1, math.ceil(stats.reset_time - time.time()))
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 
 from api.cached import Cached
+from api.job_reader import JobReader
 from api.key_uses import KeyUses
 from api.key_watch import KeyWatch
 from api.rate_limits import RateLimits
@@ -39,6 +40,7 @@ class Service:
     objects: ObjectStore
     doorbell: Doorbell
     """Rung after a commit, never inside a transaction."""
+    job_reader: JobReader
     key_watch: KeyWatch
     key_uses: KeyUses
     rate_limits: RateLimits
@@ -66,14 +68,16 @@ async def open_service(
         stack.callback(key_uses.stop)
         streams = Streams(database, settings.most_streams, settings.stream_seconds)
         stack.callback(streams.close)
+        secret = store_settings.secret()
         yield Service(
             settings=settings,
             store_settings=store_settings,
-            secret=store_settings.secret(),
+            secret=secret,
             database=database,
             objects=open_objects(store_settings.storage_address()),
             doorbell=doorbell,
-            key_watch=KeyWatch(database),
+            job_reader=JobReader(database),
+            key_watch=KeyWatch(database, secret),
             key_uses=key_uses,
             rate_limits=RateLimits(settings.requests_per_minute),
             streams=streams,

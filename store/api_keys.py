@@ -62,6 +62,11 @@ def is_well_formed(key: str) -> bool:
     return _checksum(body[:_RANDOM_LENGTH]) == body[_RANDOM_LENGTH:]
 
 
+def digest(secret: bytes, key: str) -> str:
+    """What of a key is stored: its HMAC-SHA256 under the secret of the service."""
+    return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
+
+
 def issue(session: Session, secret: bytes, new: NewApiKey) -> tuple[ApiKey, str]:
     """The row and the key itself, which is never seen again."""
     key = generate_key()
@@ -69,7 +74,7 @@ def issue(session: Session, secret: bytes, new: NewApiKey) -> tuple[ApiKey, str]
         "id": new_id("key"),
         "project": new.project,
         "name": new.name,
-        "digest": _digest(secret, key),
+        "digest": digest(secret, key),
         "last_characters": key[-4:],
         "scopes": sorted(new.scopes),
         "created_at": database_now(session),
@@ -93,7 +98,7 @@ def authenticate(session: Session, secret: bytes, key: str) -> ApiKey | None:
     """The row of a key that is known, neither revoked nor expired; else None."""
     if not is_well_formed(key):
         return None
-    found = session.scalar(select(ApiKey).where(ApiKey.digest == _digest(secret, key)))
+    found = session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret, key)))
     if found is None or found.revoked_at is not None:
         return None
     expired = found.expires_at is not None and found.expires_at <= database_now(session)
@@ -140,10 +145,6 @@ def keys(session: Session, project: str) -> tuple[ApiKey, ...]:
     """All keys of a project, the newest first."""
     statement = select(ApiKey).where(ApiKey.project == project).order_by(ApiKey.id.desc())
     return tuple(session.scalars(statement))
-
-
-def _digest(secret: bytes, key: str) -> str:
-    return hmac.new(secret, key.encode(), hashlib.sha256).hexdigest()
 
 
 def _checksum(body: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -96,10 +96,16 @@ def get(session: Session, job_id: str, project: str = DEFAULT_PROJECT) -> Job:
     )
     if found is None:
         raise NotFoundError("job", job_id)
-    return _with_result(session, found)
+    return with_result(session, found)
 
 
-def _with_result(session: Session, job: Job) -> Job:
+def get_many(session: Session, job_ids: Collection[str]) -> dict[str, Job]:
+    """Those of these jobs that exist, of any project, with their artifacts and adapters."""
+    found = session.scalars(select(Job).where(Job.id.in_(job_ids))).all()
+    return {job.id: with_result(session, job) for job in found}
+
+
+def with_result(session: Session, job: Job) -> Job:
     """The job with its artifacts and adapter, which nobody asks for before there can be any."""
     if job.status is JobStatus.SUCCEEDED:
         session.refresh(job, ["artifacts", "adapter"])
@@ -119,10 +125,8 @@ def page(session: Session, wanted: JobFilter, request: PageRequest) -> Page[Job]
     return fetch_page(session, statement, Job.id, request)
 
 
-def queue_position(session: Session, job: Job) -> int | None:
-    """How many queued jobs are claimed before this one; None unless it is queued."""
-    if job.status is not JobStatus.QUEUED:
-        return None
+def queue_position(session: Session, job: Job) -> int:
+    """How many queued jobs are claimed before this one, which is queued."""
     ahead = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
     return session.scalars(
         select(func.count())

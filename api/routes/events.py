@@ -59,7 +59,7 @@ def _event(row: JobEvent) -> EventObject:
     return EventObject.model_validate(events.envelope(row))
 
 
-def last_seen(
+async def last_seen(
     after: Annotated[
         int | None, Query(ge=0, le=MOST_INT, description="For clients without that header.")
     ] = None,
@@ -71,7 +71,7 @@ def last_seen(
     return next((number for number in (last_event_id, after) if number is not None), 0)
 
 
-def acceptable(request: Request) -> None:
+async def acceptable(request: Request) -> None:
     """Raises ProblemError 406 for a client that cannot read event streams."""
     given = request.headers.get("accept", "*/*")
     names = {part.split(";")[0].strip().lower() for part in given.split(",")}

@@ -14,7 +14,7 @@ from api.conditional import IfNoneMatch, is_known
 from api.estimates import estimate
 from api.idempotent import AnyKeyed, Keyed, Reply, once
 from api.job_filter import METADATA_PARAMETER, AnyJobFilter
-from api.job_view import etag, view
+from api.job_view import etag, surroundings, view, view_now
 from api.openapi import refusals
 from api.problems import ProblemError
 from api.schemas.common import AnyPage, JobId, ListOf, list_of
@@ -63,25 +63,27 @@ class _Request:
     urls: Urls
     keyed: Keyed | None
 
-    def once(self, job_id: str, status: int, work: Callable[[Session], object]) -> Reply:
-        """The job after `work`, which is done once per key."""
+    def once(self, job_id: str, status: int, work: Callable[[Session], Job]) -> Reply:
+        """The job that `work` leaves, which is done once per key."""
         request = None if self.keyed is None else self.keyed.of(self.caller)
 
         def transaction(session: Session) -> Reply:
             def answer() -> JobObject:
-                work(session)
-                return view(session, jobs.get(session, job_id, self.caller.project), self.urls)
+                job = jobs.with_result(session, work(session))
+                return view_now(session, job, self.urls)
 
             return once(session, request, job_id, status, answer)
 
         return self.service.database.transact(transaction)
 
 
-def _keyed_request(service: AnyService, caller: Writer, urls: AnyUrls, keyed: AnyKeyed) -> _Request:
+async def _keyed_request(
+    service: AnyService, caller: Writer, urls: AnyUrls, keyed: AnyKeyed
+) -> _Request:
     return _Request(service, caller, urls, keyed)
 
 
-def _unkeyed_request(service: AnyService, caller: Writer, urls: AnyUrls) -> _Request:
+async def _unkeyed_request(service: AnyService, caller: Writer, urls: AnyUrls) -> _Request:
     return _Request(service, caller, urls, None)
 
 
@@ -144,9 +146,10 @@ def list_jobs(
     """The jobs of the project, page by page."""
     with service.database.read() as session:
         page = jobs.page(session, wanted.of(caller), asked)
+        around = surroundings(session, page.rows)
         return list_of(
             page,
-            lambda job: view(session, job, urls),
+            lambda job: view(job, around, urls),
             lambda job: job.id,
             request,
             response,
@@ -154,35 +157,39 @@ def list_jobs(
         )
 
 
-@router.get("/jobs/{job_id}", responses={304: {"description": "As the client has it"}})
-def retrieve_job(
+@router.get(
+    "/jobs/{job_id}",
+    response_model=JobObject,
+    responses={304: {"description": "As the client has it"}},
+)
+async def retrieve_job(
     job_id: JobId,
     service: AnyService,
     caller: Reader,
     urls: AnyUrls,
-    response: Response,
     if_none_match: IfNoneMatch = None,
-) -> JobObject:
-    """One job. Poll with `If-None-Match`: an unchanged job costs almost nothing."""
-    with service.database.read() as session:
-        found = view(session, jobs.get(session, job_id, caller.project), urls)
-    tag = etag(found)
-    if is_known(tag, if_none_match):
-        # A response without body is no JobObject; the framework passes responses through.
-        return Response(status_code=304, headers={"ETag": tag})  # type: ignore[return-value]
-    response.headers["ETag"] = tag
-    return found
+) -> Response:
+    """One job. Poll with `If-None-Match`: a job that has not changed is not sent again."""
+    job, around = await service.job_reader.read(job_id, caller.project)
+    found = view(job, around, urls)
+    headers = {"ETag": etag(found)}
+    if is_known(headers["ETag"], if_none_match):
+        return Response(status_code=304, headers=headers)
+    # As the framework would write it, without checking the object once more.
+    return Response(found.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @router.patch("/jobs/{job_id}", response_model=JobObject, responses=refusals(409))
 def update_job(job_id: JobId, change: JobChange, asked: Unkeyed) -> Response:
     """Changes the labels, or the place in the queue."""
 
-    def work(session: Session) -> None:
+    def work(session: Session) -> Job:
+        job = jobs.get(session, job_id, asked.caller.project)
         if change.priority is not None:
-            jobs.reprioritize(session, job_id, change.priority)
+            job = jobs.reprioritize(session, job_id, change.priority)
         if change.metadata is not None:
-            jobs.relabel(session, job_id, change.metadata)
+            job = jobs.relabel(session, job_id, change.metadata)
+        return job
 
     return _changed(asked, job_id, work).response()
 
@@ -259,11 +266,11 @@ def _made(asked: _Request, job_id: str, work: Callable[[Session], Job]) -> Respo
     return reply.response({"Location": where, "Retry-After": _POLL_SECONDS})
 
 
-def _changed(asked: _Request, job_id: str, work: Callable[[Session], object]) -> Reply:
+def _changed(asked: _Request, job_id: str, work: Callable[[Session], Job]) -> Reply:
     """Changes a job of the caller's project once per key."""
 
-    def change(session: Session) -> None:
+    def change(session: Session) -> Job:
         jobs.get(session, job_id, asked.caller.project)
-        work(session)
+        return work(session)
 
     return asked.once(job_id, 200, change)

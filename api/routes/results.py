@@ -50,7 +50,7 @@ _REPORT: Final[dict[int | str, dict[str, Any]]] = {
 _REPORT_POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 
-def conditions(
+async def conditions(
     range_: RangeHeader = None, if_none_match: IfNoneMatch = None, if_range: IfRange = None
 ) -> Conditions:
     """What the client says of the bytes it has."""

@@ -60,7 +60,7 @@ class ListOf(Answer, Generic[Item]):
     """Whether the list goes on in the direction in which it was read."""
 
 
-def page_request(
+async def page_request(
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows of a page.")] = 20,
     order: Annotated[
         Literal["desc", "asc"], Query(description="`desc`: the newest first.")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from api.preferences import Preference, negotiate, preference
@@ -24,7 +26,7 @@ OFFERS = ("application/json", "image/png", "image/webp")
     ],
 )
 def test_prefer(header: str | None, expected: Preference) -> None:
-    assert preference(header) == expected
+    assert asyncio.run(preference(header)) == expected
 
 
 @pytest.mark.parametrize(
