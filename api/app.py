@@ -13,7 +13,6 @@ from api.limits import Gate
 from api.routes import ROUTERS
 from api.service import open_service
 from api.settings import ApiSettings
-from api.urls import VERSION
 from store.settings import StoreSettings
 
 
@@ -34,6 +33,7 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        root_path_in_servers=False,
     )
     errors.install(app)
     openapi.install(app)
@@ -41,5 +41,4 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
     common = openapi.refusals(*openapi.COMMON)
     for router in ROUTERS:
         app.include_router(router, responses=common)
-        app.include_router(router, prefix=VERSION, include_in_schema=False)
     return app

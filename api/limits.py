@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import admit
 from api.errors import early, path_of
 from api.problems import ProblemError
+from api.urls import mount_version
 
 DEEPEST: Final = 64
 """Levels of nesting in a JSON body; a job specification has eight."""
@@ -59,6 +60,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        mount_version(scope)
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         answer, began = _Answer(), time.perf_counter()

@@ -53,14 +53,15 @@ def serve(
 
 def migrate() -> None:
     """Brings the tables of the database up to date."""
-    from migrations.run import head, upgrade
+    from migrations.run import upgrade
+    from migrations.version import HEAD
     from store.engine import open_database
     from store.settings import store_settings
 
     database = open_database(store_settings().database_address())
     upgrade(database.engine)
     database.close()
-    _say(f"the tables are of version {head()}")
+    _say(f"the tables are of version {HEAD}")
 
 
 def backup(

@@ -17,7 +17,7 @@ from api.rate_limits import RateLimits
 from api.schemas.health import Check
 from api.settings import ApiSettings
 from api.sse import Streams
-from migrations import run as migrations
+from migrations import version
 from shortft_core.errors import UserError
 from store.doorbell import Doorbell, open_doorbell
 from store.engine import Database, open_database
@@ -87,7 +87,7 @@ async def open_service(
 
 def check_migrations(database: Database) -> None:
     """Raises UserError unless the database has this version's tables."""
-    found, needed = migrations.current(database.reader), migrations.head()
+    found, needed = version.current(database.reader), version.HEAD
     if found != needed:
         problem = f"its tables are of version {found or 'none'}, this program needs {needed}"
         raise UserError("database", problem, "Run `shortft migrate`")

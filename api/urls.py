@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
@@ -25,6 +26,12 @@ class Urls:
 def unversioned(path: str) -> str:
     """The path of a request without the version."""
     return path.removeprefix(VERSION) if path.startswith(f"{VERSION}/") else path
+
+
+def mount_version(scope: MutableMapping[str, Any]) -> None:
+    """Makes the version a prefix that routes do not see, as a proxy's would be."""
+    if unversioned(scope["path"]) != scope["path"]:
+        scope["root_path"] = scope.get("root_path", "") + VERSION
 
 
 async def urls_of(request: Request) -> Urls:

@@ -9,7 +9,6 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
@@ -39,16 +38,9 @@ def revise(engine: Engine, message: str, revision: str) -> None:
         command.revision(config, message, autogenerate=True, rev_id=revision)
 
 
-def head() -> str:
-    """The newest revision of this code."""
-    found = ScriptDirectory.from_config(_config()).get_current_head()
-    return str(found)
-
-
-def current(engine: Engine) -> str | None:
-    """The revision of the database; None before the first migration."""
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+def newest() -> str:
+    """The newest revision of the scripts."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from platformdirs import user_cache_path
 from pydantic import AfterValidator, Field
@@ -61,8 +61,11 @@ class WorkerSettings(BaseSettings):
     """How much memory the models that a generate worker keeps warm may take together."""
     generate_timeout_seconds: float = Field(default=600.0, gt=0)
     """A generation process that answers nothing for so long hangs, and is killed."""
+    generate_start: Literal["with_worker", "with_request"] = "with_worker"
+    """When the generation process starts: early, so that the first request finds it ready, or with
+    the first request, so that a machine that only trains has its memory."""
     generate_preload: tuple[str, ...] = ()
-    """Base models of the catalog that a generate worker loads when it starts; JSON list."""
+    """Base models of the catalog that the generation process loads first; JSON list."""
 
 
 class DeviceSettings(BaseSettings):

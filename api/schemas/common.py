@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.urls import unversioned, urls_for
 from store.errors import NotFoundError
@@ -50,14 +50,20 @@ class Answer(BaseModel):
 class ListOf(Answer, Generic[Item]):
     """One page of a list."""
 
+    # For each kind of item the comments would be looked for in the source again.
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
     object: Literal["list"] = "list"
     data: list[Item]
-    first_id: str | None
-    """Give it as `before` for the page before this one."""
-    last_id: str | None
-    """Give it as `after` for the page behind this one."""
-    has_more: bool
-    """Whether the list goes on in the direction in which it was read."""
+    first_id: str | None = Field(
+        description="Give it as `before` for the page before this one.",
+    )
+    last_id: str | None = Field(
+        description="Give it as `after` for the page behind this one.",
+    )
+    has_more: bool = Field(
+        description="Whether the list goes on in the direction in which it was read.",
+    )
 
 
 async def page_request(

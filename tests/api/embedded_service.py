@@ -24,6 +24,7 @@ QUICK: Final[Mapping[str, str]] = {
     "SHORTFT_LEASE_SECONDS": "10",
     "SHORTFT_BACKOFF_SECONDS": "0.2",
     "SHORTFT_CONTROL_SECONDS": "0.2",
+    "SHORTFT_GENERATE_START": "with_request",
     "SHORTFT_TRAINER_COMMAND": json.dumps([sys.executable, "-m", "tests.trainers.contract"]),
 }
 _START_SECONDS: Final = 100.0

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from api.bootstrap import create_secrets, issue_first_key
-from migrations.run import current, head
+from migrations.version import HEAD, current
 from shortft_core.errors import UserError
 from store import api_keys
 from store.engine import Database, open_database
@@ -141,7 +141,7 @@ def test_a_new_database_gets_tables_and_one_key_that_opens_everything(
     assert first.stdout.count(key) == 1
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     database = open_database(empty)
-    assert current(database.engine) == head()
+    assert current(database.engine) == HEAD
     with database.read() as session:
         row = api_keys.authenticate(session, SECRET.encode(), key)
     assert row is not None

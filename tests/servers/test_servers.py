@@ -4,7 +4,7 @@ import pytest
 from redis.exceptions import RedisError
 from sqlalchemy import URL, text
 
-from migrations.run import current, head
+from migrations.version import HEAD, current
 from store.engine import open_database
 from store.settings import StoreSettings
 from tests.servers.redis import RedisServer
@@ -12,7 +12,7 @@ from tests.servers.redis import RedisServer
 
 def test_each_test_has_a_migrated_database_of_its_own(postgresql_url: URL) -> None:
     database = open_database(postgresql_url)
-    assert current(database.engine) == head()
+    assert current(database.engine) == HEAD
     with database.write() as session:
         assert session.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 0
         session.execute(text("CREATE TABLE a_test_was_here (id int)"))
@@ -50,7 +50,7 @@ def test_a_frozen_redis_accepts_and_never_answers(redis_server: RedisServer) -> 
 def test_a_stack_is_a_database_objects_and_a_broker(stack: StoreSettings) -> None:
     database = open_database(stack.database_address())
     kind = database.engine.dialect.name
-    assert current(database.engine) == head()
+    assert current(database.engine) == HEAD
     database.close()
     assert (stack.redis_address() is None) == (kind == "sqlite")
     assert stack.storage_address().startswith("file:///")

@@ -7,7 +7,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from migrations.run import current, downgrade, head, upgrade
+from migrations.run import downgrade, newest, upgrade
+from migrations.version import HEAD, current
 from store.engine import Database
 from store.models import Base, Generation
 
@@ -62,7 +63,7 @@ def test_two_processes_that_start_together_migrate_in_turn(empty_database: Datab
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(upgrade, engine) for _ in range(4)]:
             done.result(timeout=30)
-    assert current(engine) == head()
+    assert current(engine) == HEAD
 
 
 def _is_comparable(_: object, name: str | None, kind: str, *__: object) -> bool:
@@ -83,7 +84,7 @@ def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     before = _schema(database.engine)
     upgrade(database.engine)
     assert _schema(database.engine) == before
-    assert current(database.engine) == head()
+    assert current(database.engine) == HEAD
 
 
 def test_rows_of_the_first_version_live_on(empty_database: Database) -> None:
@@ -104,4 +105,8 @@ def test_rows_of_the_first_version_live_on(empty_database: Database) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT project FROM generations")).scalar_one() == "mine"
     upgrade(engine)
-    assert current(engine) == head()
+    assert current(engine) == HEAD
+
+
+def test_the_program_names_the_newest_script() -> None:
+    assert newest() == HEAD

@@ -23,9 +23,10 @@ MOST_REQUESTS: Final = 8
 
 
 def build(context: Context) -> Station:
-    """The station of `python -m worker generate`; its children start at once."""
+    """The station of `python -m worker generate`."""
     station = GenerateStation(context, visible_gpus(DeviceSettings()))
-    station.start()
+    if context.settings.generate_start == "with_worker":
+        station.start()
     return station
 
 
