@@ -29,6 +29,7 @@ class KeyWatch:
         self._exist = False
         self._asked_at = -ASK_EVERY_SECONDS
         self._valid: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[ApiKey | None]] = {}
 
     async def keys_exist(self) -> bool:
         """Whether there is a key, valid or not."""
@@ -43,6 +44,14 @@ class KeyWatch:
         asked_at, row = self._valid.get(digest, (0.0, None))
         if row is not None and time.monotonic() - asked_at < ASK_EVERY_SECONDS:
             return row
+        if digest not in self._asking:
+            # One question for all who show the key meanwhile.
+            asked = asyncio.create_task(self._ask(digest, key))
+            self._asking[digest] = asked
+            asked.add_done_callback(lambda _: self._asking.pop(digest))
+        return await asyncio.shield(self._asking[digest])
+
+    async def _ask(self, digest: str, key: str) -> ApiKey | None:
         self._valid.pop(digest, None)
         now = time.monotonic()
         found = await asyncio.to_thread(_find, self._database, self._secret, key)

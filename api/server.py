@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
 from api.settings import ApiSettings
+
+_KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than clients and proxies keep a connection that rests (mostly 5 to 60 s): whoever closes
+it second may have sent a request on it already."""
 
 
 class Server(uvicorn.Server):
@@ -22,6 +27,7 @@ class Server(uvicorn.Server):
             log_config=log_config,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         super().__init__(config)

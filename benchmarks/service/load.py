@@ -1,7 +1,7 @@
 """The API under load: polls, submissions and open event streams at once, on one machine.
 
 The database, the API, the callers and the writer of the events share its cores, as on a laptop; no
-training runs meanwhile.
+training runs meanwhile. Each request shows one of some API keys, whose open jobs are counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from benchmarks.service.traffic import Outcome, Stream, Tally, Traffic, drive
 from shortft_core import catalog
 from shortft_core.events import LogLine
 from shortft_core.spec import AlignSpec
-from store import events, jobs, leases
+from store import api_keys, events, jobs, leases
+from store.api_keys import NewApiKey, Scope
 from store.engine import Database, open_database
 from store.settings import StoreSettings
 from store.transitions import Lease
@@ -47,6 +48,8 @@ FOLLOWED: Final = 20
 """Jobs that write events; the streams are spread over them."""
 EVENTS_PER_SECOND: Final = 10.0
 """Of all of them together."""
+CALLERS: Final = 20
+"""API keys that the requests show in turn."""
 SPEC: Final[Mapping[str, Any]] = {
     "base_model": {"name": "shapes"},
     "method": {"type": "draft_k", "updates": 3},
@@ -61,16 +64,23 @@ def measure(kind: Kind, seconds: float) -> list[dict[str, object]]:
     with stack(kind) as settings:
         database = open_database(settings.database_address())
         held = hold_jobs(database, FOLLOWED)
+        keys = tuple(_new_key(database, settings.secret()) for _ in range(CALLERS))
         port = free_port()
         env = environment(settings, {"PORT": port, **_UNLIMITED})
         url = f"http://127.0.0.1:{port}"
         with process("api", [], env, settings.data_dir / "api.log"):
             wait_until(lambda: _is_ready(url))
-            traffic = Traffic(base_url=url, headers={}, seconds=seconds)
+            traffic = Traffic(base_url=url, keys=keys, seconds=seconds)
             outcome = asyncio.run(_drive(traffic, settings, held))
         last = {lease.row_id: _last_event(database, lease.row_id) for lease in held}
         database.close()
     return rows_of(kind, seconds, outcome, last)
+
+
+def _new_key(database: Database, secret: bytes) -> str:
+    new = NewApiKey(name="load", scopes=frozenset(Scope))
+    _, key = database.transact(lambda session: api_keys.issue(session, secret, new))
+    return key
 
 
 def hold_jobs(database: Database, count: int) -> list[Lease]:

@@ -16,8 +16,13 @@ from typing import Any, Final
 
 import httpx2
 
+from benchmarks.service.connections import Answer, Connections
+
 _TIMEOUT_SECONDS: Final = 30.0
 _EVENT_ID: Final = "id:"
+_REFUSED: Final = 400
+
+Send = Callable[[], Awaitable[Answer]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,7 +56,8 @@ class Traffic:
     """How many callers, for how long."""
 
     base_url: str
-    headers: Mapping[str, str]
+    keys: Sequence[str]
+    """API keys of the callers."""
     seconds: float = 60.0
     polls_per_second: float = 200.0
     submissions_per_second: float = 20.0
@@ -77,60 +83,68 @@ async def drive(
 
     `settle` is awaited after the callers and before the streams are closed.
     """
-    limits = httpx2.Limits(max_connections=400, max_keepalive_connections=200)
+    limits = httpx2.Limits(max_connections=None)
+    address = httpx2.URL(traffic.base_url)
+    connections = Connections(address.host, address.port or 80)
+    headers = [{"X-API-Key": key} for key in traffic.keys]
+    polls = [
+        connections.prepared("GET", f"/jobs/{job_id}", shown)
+        for job_id in followed
+        for shown in headers
+    ]
+    submissions = [connections.prepared("POST", "/jobs", shown, spec) for shown in headers]
+    polled, submitted = Tally(), Tally()
     async with httpx2.AsyncClient(
-        base_url=traffic.base_url,
-        headers=dict(traffic.headers),
-        limits=limits,
-        timeout=_TIMEOUT_SECONDS,
+        base_url=address, headers=headers[0], limits=limits, timeout=_TIMEOUT_SECONDS
     ) as client:
         streams = tuple(
             Stream(job_id=followed[index % len(followed)]) for index in range(traffic.streams)
         )
         following = [asyncio.create_task(_follow(client, stream)) for stream in streams]
-        polls, submissions = Tally(), Tally()
-
-        async def poll() -> httpx2.Response:
-            return await client.get(f"/jobs/{random.choice(followed)}")
-
-        async def submit() -> httpx2.Response:
-            return await client.post("/jobs", json=dict(spec))
-
         await asyncio.gather(
-            _paced(poll, traffic.polls_per_second, traffic.seconds, polls),
-            _paced(submit, traffic.submissions_per_second, traffic.seconds, submissions),
+            _paced(
+                lambda: connections.send(random.choice(polls)),
+                traffic.polls_per_second,
+                traffic.seconds,
+                polled,
+            ),
+            _paced(
+                lambda: connections.send(random.choice(submissions)),
+                traffic.submissions_per_second,
+                traffic.seconds,
+                submitted,
+            ),
         )
+        connections.close()
         await settle()
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
-    return Outcome(polls=polls, submissions=submissions, streams=streams)
+    return Outcome(polls=polled, submissions=submitted, streams=streams)
 
 
-async def _paced(
-    send: Callable[[], Awaitable[httpx2.Response]], per_second: float, seconds: float, tally: Tally
-) -> None:
+async def _paced(send: Send, per_second: float, seconds: float, tally: Tally) -> None:
     began = time.perf_counter()
     pending = []
     for number in range(int(per_second * seconds)):
         planned = began + number / per_second
-        await asyncio.sleep(max(0.0, planned - time.perf_counter()))
+        # All that is due leaves in one turn of the loop, however many turns others take.
+        if (early := planned - time.perf_counter()) > 0:
+            await asyncio.sleep(early)
         pending.append(asyncio.create_task(_timed(send, planned, tally)))
     await asyncio.gather(*pending)
 
 
-async def _timed(
-    send: Callable[[], Awaitable[httpx2.Response]], planned: float, tally: Tally
-) -> None:
+async def _timed(send: Send, planned: float, tally: Tally) -> None:
     try:
-        answer = await send()
-    except httpx2.HTTPError as error:
+        answer = await asyncio.wait_for(send(), _TIMEOUT_SECONDS)
+    except (OSError, EOFError) as error:  # a timeout is an OSError
         tally.errors.append(repr(error))
         return
-    if answer.is_success:
+    if answer.status < _REFUSED:
         tally.latencies_seconds.append(time.perf_counter() - planned)
     else:
-        tally.errors.append(f"{answer.status_code} {answer.text[:200]}")
+        tally.errors.append(f"{answer.status} {answer.body[:200]!r}")
 
 
 async def _follow(client: httpx2.AsyncClient, stream: Stream) -> None:
