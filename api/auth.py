@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
 from api.problems import ProblemError
@@ -20,12 +19,20 @@ from store import api_keys
 from store.api_keys import Scope
 from store.jobs import DEFAULT_PROJECT
 
-_BEARER: Final = HTTPBearer(
-    auto_error=False, scheme_name="apiKey", description="An API key of this service, `sft_…`."
-)
-_HEADER: Final = APIKeyHeader(
-    name="X-API-Key", auto_error=False, scheme_name="apiKeyHeader", description="The same key."
-)
+SECURITY_SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "apiKey": {
+        "type": "http",
+        "description": "An API key of this service, `sft_…`.",
+        "scheme": "bearer",
+    },
+    "apiKeyHeader": {
+        "type": "apiKey",
+        "description": "The same key.",
+        "in": "header",
+        "name": "X-API-Key",
+    },
+}
+"""How the document says that a key is shown. The gate reads the headers, before any route."""
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shortft"'}
 _OPEN: Final = re.compile(
     r"(/v1)?/(healthz|readyz|version|metrics|openapi\.json|docs(/[^/]*)?|problems/[^/]*)"
@@ -73,29 +80,14 @@ def is_open(path: str) -> bool:
     return _OPEN.fullmatch(path) is not None
 
 
-async def authenticated(
-    request: Request,
-    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    _header: Annotated[str | None, Security(_HEADER)],
-) -> Caller:
-    """The caller that was admitted; the parameters are for the document alone."""
-    caller: Caller = request.state.caller
-    return caller
-
-
-async def reads_figures(
-    request: Request,
-    service: AnyService,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    _header: Annotated[str | None, Security(_HEADER)],
-) -> None:
+async def reads_figures(request: Request, service: AnyService) -> None:
     """Raises ProblemError 401 for whoever may not read the figures of the whole service.
 
     The token, where an operator has set one, is no API key: it opens nothing else.
     """
     token = service.settings.metrics_token
     if token is not None:
-        shown = bearer.credentials if bearer is not None else ""
+        shown = _bearer(request)
         if secrets.compare_digest(shown.encode(), token.get_secret_value().encode()):
             return
     is_key_enough = token is None or await service.key_watch.keys_exist()
@@ -125,9 +117,12 @@ async def _caller(request: Request, service: Service) -> Caller:
 
 
 def _shown(request: Request) -> str | None:
-    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    bearer = key if scheme.lower() == "bearer" else ""
-    return bearer or request.headers.get("x-api-key") or None
+    return _bearer(request) or request.headers.get("x-api-key") or None
+
+
+def _bearer(request: Request) -> str:
+    scheme, shown = get_authorization_scheme_param(request.headers.get("authorization"))
+    return shown if scheme.lower() == "bearer" else ""
 
 
 def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
@@ -136,9 +131,8 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     It raises ProblemError 401, 403 or 429.
     """
 
-    async def checked(
-        caller: Annotated[Caller, Depends(authenticated)], service: AnyService, request: Request
-    ) -> Caller:
+    async def checked(service: AnyService, request: Request) -> Caller:
+        caller: Caller = request.state.caller
         if not caller.may(scope):
             raise ProblemError("forbidden", f"the key has no scope {scope}")
         limits = service.rate_limits

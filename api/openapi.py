@@ -10,9 +10,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from api.auth import SECURITY_SCHEMES, is_open
 from api.problems import PROBLEMS
 from api.schemas.problems import MEDIA_TYPE, Problem
 
+_FIGURES: Final = "/metrics"
 _REFERENCE: Final = "#/components/schemas/Problem"
 COMMON: Final = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503)
 """Statuses with which any operation may refuse."""
@@ -70,4 +72,17 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(schema.pop("$defs"))
     schemas["Problem"] = schema
+    _secure(made)
     return made
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Writes which operations ask for a key: those that are not open, and the operator's figures.
+
+    As dependencies of the routes these schemes would be worked out anew for each request.
+    """
+    document["components"]["securitySchemes"] = dict(SECURITY_SCHEMES)
+    for path, operations in document["paths"].items():
+        if not is_open(path) or path == _FIGURES:
+            for operation in operations.values():
+                operation["security"] = [{name: []} for name in SECURITY_SCHEMES]

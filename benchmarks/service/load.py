@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 import httpx2
@@ -48,6 +49,8 @@ FOLLOWED: Final = 20
 """Jobs that write events; the streams are spread over them."""
 EVENTS_PER_SECOND: Final = 10.0
 """Of all of them together."""
+PROCESSES: Final = (1, 2)
+"""Of the API; two share the requests as behind a balancer."""
 CALLERS: Final = 20
 """API keys that the requests show in turn."""
 SPEC: Final[Mapping[str, Any]] = {
@@ -59,22 +62,29 @@ SPEC: Final[Mapping[str, Any]] = {
 _UNLIMITED: Final = {"REQUESTS_PER_MINUTE": 10**9, "MOST_STREAMS": 1000, "MOST_OPEN_JOBS": 10**9}
 
 
-def measure(kind: Kind, seconds: float) -> list[dict[str, object]]:
-    """The rows of the table for one kind of stack."""
-    with stack(kind) as settings:
+def measure(kind: Kind, processes: int, seconds: float) -> list[dict[str, object]]:
+    """The rows of the table for one kind of stack and so many processes of the API."""
+    with stack(kind) as settings, ExitStack() as running:
         database = open_database(settings.database_address())
         held = hold_jobs(database, FOLLOWED)
         keys = tuple(_new_key(database, settings.secret()) for _ in range(CALLERS))
-        port = free_port()
-        env = environment(settings, {"PORT": port, **_UNLIMITED})
-        url = f"http://127.0.0.1:{port}"
-        with process("api", [], env, settings.data_dir / "api.log"):
-            wait_until(lambda: _is_ready(url))
-            traffic = Traffic(base_url=url, keys=keys, seconds=seconds)
-            outcome = asyncio.run(_drive(traffic, settings, held))
+        urls = [_serve(running, settings, number) for number in range(processes)]
+        traffic = Traffic(base_urls=urls, keys=keys, seconds=seconds)
+        outcome = asyncio.run(_drive(traffic, settings, held))
         last = {lease.row_id: _last_event(database, lease.row_id) for lease in held}
         database.close()
-    return rows_of(kind, seconds, outcome, last)
+    about = {"stack": kind, "processes": processes}
+    return [{**about, **row} for row in rows_of(seconds, outcome, last)]
+
+
+def _serve(running: ExitStack, settings: StoreSettings, number: int) -> str:
+    """Starts a process of the API that runs as long as the stack is open; returns its address."""
+    port = free_port()
+    env = environment(settings, {"PORT": port, **_UNLIMITED})
+    running.enter_context(process("api", [], env, settings.data_dir / f"api-{number}.log"))
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: _is_ready(url))
+    return url
 
 
 def _new_key(database: Database, secret: bytes) -> str:
@@ -124,24 +134,21 @@ async def _drive(traffic: Traffic, settings: StoreSettings, held: list[Lease]) -
     return await drive(traffic, [lease.row_id for lease in held], SPEC, settle)
 
 
-def rows_of(
-    kind: Kind, seconds: float, outcome: Outcome, last: Mapping[str, int]
-) -> list[dict[str, object]]:
+def rows_of(seconds: float, outcome: Outcome, last: Mapping[str, int]) -> list[dict[str, object]]:
     """One row for each kind of request."""
     for tally in (outcome.polls, outcome.submissions):
         for error in tally.errors[:5]:
             log.warning("%s", error)
     return [
-        _row(kind, "GET /jobs/{id}", seconds, outcome.polls),
-        _row(kind, "POST /jobs", seconds, outcome.submissions),
-        _streams_row(kind, seconds, outcome.streams, last),
+        _row("GET /jobs/{id}", seconds, outcome.polls),
+        _row("POST /jobs", seconds, outcome.submissions),
+        _streams_row(seconds, outcome.streams, last),
     ]
 
 
-def _row(kind: Kind, what: str, seconds: float, tally: Tally) -> dict[str, object]:
+def _row(what: str, seconds: float, tally: Tally) -> dict[str, object]:
     shares = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
     return {
-        "stack": kind,
         "request": what,
         "seconds": seconds,
         "count": len(tally.latencies_seconds) + len(tally.errors),
@@ -152,10 +159,9 @@ def _row(kind: Kind, what: str, seconds: float, tally: Tally) -> dict[str, objec
 
 
 def _streams_row(
-    kind: Kind, seconds: float, streams: tuple[Stream, ...], last: Mapping[str, int]
+    seconds: float, streams: tuple[Stream, ...], last: Mapping[str, int]
 ) -> dict[str, object]:
     return {
-        "stack": kind,
         "request": "events/stream",
         "seconds": seconds,
         "count": len(streams),
@@ -187,6 +193,7 @@ def section() -> str:
         return NOT_MEASURED
     head = [
         "stack",
+        "API processes",
         "request",
         "s",
         "count",
@@ -209,8 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--stack", choices=KINDS, action="append")
+    parser.add_argument("--processes", type=int, action="append")
     options = parser.parse_args()
-    rows = [row for kind in options.stack or KINDS for row in measure(kind, options.seconds)]
+    rows = [
+        row
+        for kind in options.stack or KINDS
+        for processes in options.processes or PROCESSES
+        for row in measure(kind, processes, options.seconds)
+    ]
     for row in rows:
         log.info("%s", row)
     write_csv(CSV, rows)

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from typing import Any, Final
 
 import httpx2
@@ -55,7 +55,8 @@ class Stream:
 class Traffic:
     """How many callers, for how long."""
 
-    base_url: str
+    base_urls: Sequence[str]
+    """Processes of the API, which get the requests in turn as behind a balancer."""
     keys: Sequence[str]
     """API keys of the callers."""
     seconds: float = 60.0
@@ -83,44 +84,60 @@ async def drive(
 
     `settle` is awaited after the callers and before the streams are closed.
     """
-    limits = httpx2.Limits(max_connections=None)
-    address = httpx2.URL(traffic.base_url)
-    connections = Connections(address.host, address.port or 80)
     headers = [{"X-API-Key": key} for key in traffic.keys]
+    doors = [Connections(*_address(url)) for url in traffic.base_urls]
     polls = [
-        connections.prepared("GET", f"/jobs/{job_id}", shown)
+        (door, door.prepared("GET", f"/jobs/{job_id}", shown))
+        for door in doors
         for job_id in followed
         for shown in headers
     ]
-    submissions = [connections.prepared("POST", "/jobs", shown, spec) for shown in headers]
+    submissions = [
+        (door, door.prepared("POST", "/jobs", shown, spec)) for door in doors for shown in headers
+    ]
     polled, submitted = Tally(), Tally()
+    limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(
-        base_url=address, headers=headers[0], limits=limits, timeout=_TIMEOUT_SECONDS
+        headers=headers[0], limits=limits, timeout=_TIMEOUT_SECONDS
     ) as client:
         streams = tuple(
             Stream(job_id=followed[index % len(followed)]) for index in range(traffic.streams)
         )
-        following = [asyncio.create_task(_follow(client, stream)) for stream in streams]
+        following = [
+            asyncio.create_task(_follow(client, url, stream))
+            for url, stream in zip(cycle(traffic.base_urls), streams, strict=False)
+        ]
         await asyncio.gather(
             _paced(
-                lambda: connections.send(random.choice(polls)),
+                lambda: _send(random.choice(polls)),
                 traffic.polls_per_second,
                 traffic.seconds,
                 polled,
             ),
             _paced(
-                lambda: connections.send(random.choice(submissions)),
+                lambda: _send(random.choice(submissions)),
                 traffic.submissions_per_second,
                 traffic.seconds,
                 submitted,
             ),
         )
-        connections.close()
+        for door in doors:
+            door.close()
         await settle()
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
     return Outcome(polls=polled, submissions=submitted, streams=streams)
+
+
+def _address(url: str) -> tuple[str, int]:
+    parsed = httpx2.URL(url)
+    return parsed.host, parsed.port or 80
+
+
+async def _send(request: tuple[Connections, bytes]) -> Answer:
+    door, prepared = request
+    return await door.send(prepared)
 
 
 async def _paced(send: Send, per_second: float, seconds: float, tally: Tally) -> None:
@@ -147,9 +164,10 @@ async def _timed(send: Send, planned: float, tally: Tally) -> None:
         tally.errors.append(f"{answer.status} {answer.body[:200]!r}")
 
 
-async def _follow(client: httpx2.AsyncClient, stream: Stream) -> None:
+async def _follow(client: httpx2.AsyncClient, base_url: str, stream: Stream) -> None:
+    url = f"{base_url}/jobs/{stream.job_id}/events/stream"
     try:
-        async with client.stream("GET", f"/jobs/{stream.job_id}/events/stream") as answer:
+        async with client.stream("GET", url) as answer:
             answer.raise_for_status()
             async for line in answer.aiter_lines():
                 if line.startswith(_EVENT_ID):
