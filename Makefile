@@ -6,7 +6,8 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 BIN := .venv/bin
 READY := .venv/.ready
 CODE := shortft_core store migrations api worker shortft_client shapes benchmarks tests
-WORKERS ?= 2
+# More than cores: many tests wait for processes.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test check format lint types contracts docs fmt golden constraints
@@ -30,7 +31,7 @@ serve: $(READY) ## Run the service on this machine until Ctrl-C
 	$(BIN)/shortft serve
 
 test: $(READY) ## Run every test that needs no GPU and no network
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: format lint types contracts docs ## Everything CI checks beside the tests
 

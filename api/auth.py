@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
+from api.loopback import is_loopback
 from api.problems import ProblemError
 from api.service import AnyService, Service
 from store import api_keys
@@ -38,7 +38,6 @@ _OPEN: Final = re.compile(
     r"(/v1)?/(healthz|readyz|version|metrics|openapi\.json|docs(/[^/]*)?|problems/[^/]*)"
 )
 """Paths that ask nobody who they are."""
-_LOCAL_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 _MAKE_ONE: Final = "make a key on the machine of the service with `shortft keys create`"
 
 
@@ -174,14 +173,3 @@ def _host_of(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own."""
-    if host.lower() in _LOCAL_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # A name: only a resolver could tell, and that is what rebinding abuses.
-        return False

@@ -1,4 +1,7 @@
-"""Commands of the HTTP interface: the server, and the keys that open it."""
+"""Commands of the HTTP interface: the server, and the keys that open it.
+
+The application is imported where it is served: commands about keys start in a third of its time.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from api.app import create_app
-from api.auth import is_loopback
 from api.key_watch import keys_exist
-from api.logs import configuration
-from api.openapi import as_text
-from api.server import Server
-from api.service import check_migrations
+from api.loopback import is_loopback
 from api.settings import ApiSettings, api_settings
+from migrations import version
 from shortft_core.errors import UserError
 from store import api_keys
 from store.api_keys import NewApiKey, Scope
@@ -35,6 +34,10 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder of the service, as `s
 
 def serve(settings: ApiSettings, store: StoreSettings) -> None:
     """Answers HTTP until SIGTERM; raises UserError where it must not listen."""
+    from api.app import create_app
+    from api.logs import configuration
+    from api.server import Server
+
     _refuse_open_door(settings, store)
     app = create_app(settings, store)
     Server(app, settings, configuration(settings.log_format)).run()
@@ -119,6 +122,9 @@ def write_openapi(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("api/openapi.json"),
 ) -> None:
     """Write the OpenAPI document of this version."""
+    from api.app import create_app
+    from api.openapi import as_text
+
     app = create_app(ApiSettings(), StoreSettings())
     path.write_text(as_text(app), encoding="utf-8")
 
@@ -157,7 +163,7 @@ def _secret(store: StoreSettings) -> bytes:
 
 def _database(store: StoreSettings) -> Database:
     database = open_database(store.database_address())
-    check_migrations(database)
+    version.check(database.reader)
     return database
 
 

@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.schemas.health import Check
-from api.service import Service, check_migrations
+from api.service import Service
+from migrations import version
 from shortft_core.errors import ShortFTError
 from store import object_keys
 
@@ -30,7 +31,9 @@ def check_all(service: Service) -> dict[str, Check]:
 def _checks(service: Service) -> dict[str, Check]:
     return {
         "database": _check(lambda: _database(service), "it cannot be reached"),
-        "migrations": _check(lambda: check_migrations(service.database), "they are not applied"),
+        "migrations": _check(
+            lambda: version.check(service.database.reader), "they are not applied"
+        ),
         "storage": _check(lambda: _storage(service), "it cannot be written"),
         "broker": _check(lambda: _broker(service), "it cannot be reached", required=False),
     }

@@ -18,7 +18,6 @@ from api.schemas.health import Check
 from api.settings import ApiSettings
 from api.sse import Streams
 from migrations import version
-from shortft_core.errors import UserError
 from store.doorbell import Doorbell, open_doorbell
 from store.engine import Database, open_database
 from store.objects import ObjectStore, open_objects
@@ -57,7 +56,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         database = open_database(store_settings.database_address())
         stack.callback(database.close)
-        check_migrations(database)
+        version.check(database.reader)
         doorbell = open_doorbell(store_settings, role="api")
         stack.callback(doorbell.close)
         sweeper = Sweeper(database, doorbell, store_settings)
@@ -83,14 +82,6 @@ async def open_service(
             streams=streams,
             readiness=Cached(READINESS_SECONDS),
         )
-
-
-def check_migrations(database: Database) -> None:
-    """Raises UserError unless the database has this version's tables."""
-    found, needed = version.current(database.reader), version.HEAD
-    if found != needed:
-        problem = f"its tables are of version {found or 'none'}, this program needs {needed}"
-        raise UserError("database", problem, "Run `shortft migrate`")
 
 
 async def service_of(request: Request) -> Service:

@@ -6,6 +6,8 @@ from typing import Final
 
 from sqlalchemy import Engine, inspect, text
 
+from shortft_core.errors import UserError
+
 HEAD: Final = "0002"
 """The newest revision; a test holds it against the scripts."""
 
@@ -17,3 +19,11 @@ def current(engine: Engine) -> str | None:
     with engine.connect() as connection:
         found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
+
+
+def check(engine: Engine) -> None:
+    """Raises UserError unless the database has this version's tables."""
+    found = current(engine)
+    if found != HEAD:
+        problem = f"its tables are of version {found or 'none'}, this program needs {HEAD}"
+        raise UserError("database", problem, "Run `shortft migrate`")

@@ -7,6 +7,7 @@ import os
 import tempfile
 
 import hypothesis
+import pytest
 
 _CACHE = tempfile.TemporaryDirectory(prefix="shortft-tests-")
 atexit.register(_CACHE.cleanup)
@@ -24,3 +25,9 @@ hypothesis.settings.load_profile("shortft")
 
 # The servers that tests of the service run on; each starts when a test first asks for it.
 pytest_plugins = ["tests.servers.postgresql", "tests.servers.redis", "tests.servers.stack"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that ask for a long time, so that none is alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("timeout") is not None}
+    items.sort(key=lambda item: item.path not in slow)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.auth import is_loopback
+from api.loopback import is_loopback
 from store.api_keys import Scope, generate_key
 from tests.api.conftest import SPEC, Api, Opened, problem
 

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import delete
 
 from shortft_client import Client, ServiceError
 from shortft_client.errors import ConflictError, NotThereError, RejectedError
 from store import events, leases, logs
 from store.engine import Database, open_database
+from store.models.base import Base
 from store.settings import StoreSettings
 from tests.api.conftest import SPEC, step
 from tests.api.process import Server, serving
 
-pytestmark = [
-    pytest.mark.parametrize("stack", ["sqlite"], indirect=True),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
-def server(stack: StoreSettings) -> Iterator[Server]:
-    """A server of its own."""
-    with serving(stack) as running:
+@pytest.fixture(scope="module")
+def rows(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> StoreSettings:
+    """Where the server of these tests keeps its rows."""
+    folder = tmp_path_factory.mktemp("data")
+    shutil.copyfile(sqlite_template, folder / "shortft.db")
+    return StoreSettings(data_dir=folder, secret_key=SecretStr("0123456789abcdef" * 4))
+
+
+@pytest.fixture(scope="module")
+def server(rows: StoreSettings) -> Iterator[Server]:
+    """One server for all: it starts slowly."""
+    with serving(rows) as running:
         yield running
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    """A client of that server."""
+def client(server: Server, database: Database) -> Iterator[Client]:
+    """A client of that server, which has forgotten the tests before."""
+    with database.write() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(delete(table))
     with Client(server.url) as made:
         yield made
 
 
 @pytest.fixture
-def database(stack: StoreSettings) -> Iterator[Database]:
+def database(rows: StoreSettings) -> Iterator[Database]:
     """The rows of that server."""
-    opened = open_database(stack.database_address())
+    opened = open_database(rows.database_address())
     yield opened
     opened.close()
 
@@ -159,6 +171,7 @@ def test_generations_wait_are_cancelled_and_scores_are_asked_for(
         client.rewards.score_images("symmetry", ["img_" + "0" * 26], wait_seconds=0)
 
 
+# The last one: a server that has seen a key asks for one ever after.
 def test_keys_are_made_listed_and_ended(server: Server, client: Client) -> None:
     made = client.api_keys.create("laptop", ["admin"], expires_in_days=1)
     assert made.key not in repr(made)
