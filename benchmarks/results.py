@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,33 @@ DOCUMENT: Final = ROOM.parent / "docs" / "results.md"
 """Discusses the tables, which stand in it between markers."""
 NOT_MEASURED: Final = "Not measured yet."
 _PACKAGES: Final = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTicks:
+    """What the kernel has counted of all cores together."""
+
+    stolen: int
+    total: int
+
+    def stolen_percent(self, since: CoreTicks) -> float:
+        """How much of the cores the host of a virtual machine has taken since then.
+
+        A table of times from a shared host says little without it.
+        """
+        passed = self.total - since.total
+        return round(100 * (self.stolen - since.stolen) / passed, 1) if passed else 0.0
+
+
+def core_ticks() -> CoreTicks:
+    """The counts now; 0 where the kernel does not tell."""
+    path = Path("/proc/stat")
+    if not path.is_file():
+        return CoreTicks(0, 0)
+    line = path.read_text(encoding="ascii").partition("\n")[0]
+    # user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of the first two.
+    ticks = [int(text) for text in line.split()[1:9]]
+    return CoreTicks(stolen=ticks[7], total=sum(ticks))
 
 
 def machine() -> dict[str, Any]:

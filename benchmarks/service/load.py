@@ -1,7 +1,8 @@
 """The API under load: polls, submissions and open event streams at once, on one machine.
 
 The database, the API, the callers and the writer of the events share its cores, as on a laptop; no
-training runs meanwhile. Each request shows one of some API keys, whose open jobs are counted.
+training runs meanwhile. Each request shows one of some API keys, whose open jobs are counted. What
+a process answers in its first seconds stands apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import httpx2
 from benchmarks.results import (
     NOT_MEASURED,
     RESULTS,
+    core_ticks,
     described,
     machine,
     markdown_table,
@@ -29,7 +31,7 @@ from benchmarks.results import (
     write_json,
 )
 from benchmarks.service.stacks import KINDS, Kind, environment, process, stack
-from benchmarks.service.traffic import Outcome, Stream, Tally, Traffic, drive
+from benchmarks.service.traffic import Outcome, Stream, Tally, Traffic, drive, percentile
 from shortft_core import catalog
 from shortft_core.events import LogLine
 from shortft_core.spec import AlignSpec
@@ -70,11 +72,13 @@ def measure(kind: Kind, processes: int, seconds: float) -> list[dict[str, object
         keys = tuple(_new_key(database, settings.secret()) for _ in range(CALLERS))
         urls = [_serve(running, settings, number) for number in range(processes)]
         traffic = Traffic(base_urls=urls, keys=keys, seconds=seconds)
+        before = core_ticks()
         outcome = asyncio.run(_drive(traffic, settings, held))
+        stolen = core_ticks().stolen_percent(before)
         last = {lease.row_id: _last_event(database, lease.row_id) for lease in held}
         database.close()
     about = {"stack": kind, "processes": processes}
-    return [{**about, **row} for row in rows_of(seconds, outcome, last)]
+    return [{**about, **row, "stolen_percent": stolen} for row in rows_of(seconds, outcome, last)]
 
 
 def _serve(running: ExitStack, settings: StoreSettings, number: int) -> str:
@@ -122,7 +126,8 @@ def write_events(url: str, held: list[Lease], seconds: float) -> None:
 
 async def _drive(traffic: Traffic, settings: StoreSettings, held: list[Lease]) -> Outcome:
     writer = multiprocessing.get_context("spawn").Process(
-        target=write_events, args=(settings.database_address(), held, traffic.seconds)
+        target=write_events,
+        args=(settings.database_address(), held, traffic.warm_up_seconds + traffic.seconds),
     )
     writer.start()
 
@@ -151,10 +156,14 @@ def _row(what: str, seconds: float, tally: Tally) -> dict[str, object]:
     return {
         "request": what,
         "seconds": seconds,
-        "count": len(tally.latencies_seconds) + len(tally.errors),
+        "count": tally.count,
         "errors": len(tally.errors),
         "missed": "",
-        **{name: round(1000 * tally.percentile(share), 1) for name, share in shares.items()},
+        **{
+            name: round(1000 * percentile(tally.latencies_seconds, share), 1)
+            for name, share in shares.items()
+        },
+        "cold_p99_ms": round(1000 * percentile(tally.cold_latencies_seconds, 0.99), 1),
     }
 
 
@@ -171,6 +180,7 @@ def _streams_row(
         "p95_ms": "",
         "p99_ms": "",
         "max_ms": "",
+        "cold_p99_ms": "",
     }
 
 
@@ -203,6 +213,8 @@ def section() -> str:
         "p95",
         "p99",
         "max",
+        "p99 of the first 10 s",
+        "% of the cores taken by the host",
     ]
     facts = read_json(CSV.with_suffix(".json"))
     table = markdown_table(head, [list(row.values()) for row in rows])

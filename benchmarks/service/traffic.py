@@ -30,12 +30,20 @@ class Tally:
     """What became of the requests of one kind."""
 
     latencies_seconds: list[float] = field(default_factory=list)
+    cold_latencies_seconds: list[float] = field(default_factory=list)
+    """Of the warm-up."""
     errors: list[str] = field(default_factory=list)
 
-    def percentile(self, share: float) -> float:
-        """Seconds within which this share of the answers came; raises IndexError for none."""
-        ordered = sorted(self.latencies_seconds)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    @property
+    def count(self) -> int:
+        """How many were sent."""
+        return len(self.latencies_seconds) + len(self.cold_latencies_seconds) + len(self.errors)
+
+
+def percentile(latencies: Sequence[float], share: float) -> float:
+    """Seconds within which this share of the answers came; raises IndexError for none."""
+    ordered = sorted(latencies)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,6 +68,8 @@ class Traffic:
     keys: Sequence[str]
     """API keys of the callers."""
     seconds: float = 60.0
+    warm_up_seconds: float = 10.0
+    """Of the same traffic before: its errors count, its latencies are kept apart."""
     polls_per_second: float = 200.0
     submissions_per_second: float = 20.0
     streams: int = 100
@@ -111,13 +121,13 @@ async def drive(
             _paced(
                 lambda: _send(random.choice(polls)),
                 traffic.polls_per_second,
-                traffic.seconds,
+                traffic,
                 polled,
             ),
             _paced(
                 lambda: _send(random.choice(submissions)),
                 traffic.submissions_per_second,
-                traffic.seconds,
+                traffic,
                 submitted,
             ),
         )
@@ -140,28 +150,30 @@ async def _send(request: tuple[Connections, bytes]) -> Answer:
     return await door.send(prepared)
 
 
-async def _paced(send: Send, per_second: float, seconds: float, tally: Tally) -> None:
+async def _paced(send: Send, per_second: float, traffic: Traffic, tally: Tally) -> None:
     began = time.perf_counter()
     pending = []
-    for number in range(int(per_second * seconds)):
-        planned = began + number / per_second
+    for number in range(int(per_second * (traffic.warm_up_seconds + traffic.seconds))):
+        after = number / per_second
+        is_cold = after < traffic.warm_up_seconds
+        latencies = tally.cold_latencies_seconds if is_cold else tally.latencies_seconds
         # All that is due leaves in one turn of the loop, however many turns others take.
-        if (early := planned - time.perf_counter()) > 0:
+        if (early := began + after - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        pending.append(asyncio.create_task(_timed(send, planned, tally)))
+        pending.append(asyncio.create_task(_timed(send, began + after, latencies, tally.errors)))
     await asyncio.gather(*pending)
 
 
-async def _timed(send: Send, planned: float, tally: Tally) -> None:
+async def _timed(send: Send, planned: float, latencies: list[float], errors: list[str]) -> None:
     try:
         answer = await asyncio.wait_for(send(), _TIMEOUT_SECONDS)
     except (OSError, EOFError) as error:  # a timeout is an OSError
-        tally.errors.append(repr(error))
+        errors.append(repr(error))
         return
     if answer.status < _REFUSED:
-        tally.latencies_seconds.append(time.perf_counter() - planned)
+        latencies.append(time.perf_counter() - planned)
     else:
-        tally.errors.append(f"{answer.status} {answer.body[:200]!r}")
+        errors.append(f"{answer.status} {answer.body[:200]!r}")
 
 
 async def _follow(client: httpx2.AsyncClient, base_url: str, stream: Stream) -> None:

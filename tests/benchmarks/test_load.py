@@ -64,13 +64,18 @@ def test_an_answer_that_is_cut_off_is_an_error() -> None:
 
 
 def test_the_rows_count_what_was_missed_and_refused() -> None:
-    polls = Tally(latencies_seconds=[0.001 * n for n in range(1, 101)])
+    polls = Tally(
+        latencies_seconds=[0.001 * n for n in range(1, 101)], cold_latencies_seconds=[9.0]
+    )
     outcome = Outcome(
         polls=polls,
-        submissions=Tally(latencies_seconds=[0.5], errors=["503 b''"]),
+        submissions=Tally(
+            latencies_seconds=[0.5], cold_latencies_seconds=[0.5], errors=["503 b''"]
+        ),
         streams=(Stream(job_id="a", seen=[1, 2, 3]), Stream(job_id="a", seen=[1, 3], error="x")),
     )
     polled, submitted, streamed = rows_of(1.0, outcome, {"a": 3})
-    assert (polled["count"], polled["errors"], polled["p99_ms"]) == (100, 0, 100.0)
-    assert (submitted["count"], submitted["errors"]) == (2, 1)
+    assert (polled["count"], polled["errors"], polled["p99_ms"]) == (101, 0, 100.0)
+    assert polled["cold_p99_ms"] == 9000.0
+    assert (submitted["count"], submitted["errors"]) == (3, 1)
     assert (streamed["missed"], streamed["errors"]) == (2, 1)

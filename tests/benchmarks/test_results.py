@@ -48,3 +48,10 @@ def test_a_picture_is_linked_once_it_exists(tmp_path: Path) -> None:
     path.touch()
     link = os.path.join("..", "figures", "a.png")  # noqa: PTH118 - a relative link, not a file
     assert results.picture(path, "A", document=document) == f"![A]({link})"
+
+
+def test_the_share_of_the_host_is_that_of_the_time_between() -> None:
+    before = results.CoreTicks(stolen=10, total=1000)
+    assert results.CoreTicks(stolen=35, total=2000).stolen_percent(before) == 2.5
+    assert before.stolen_percent(before) == 0.0
+    assert results.core_ticks().total >= results.core_ticks().stolen >= 0
