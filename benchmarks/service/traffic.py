@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import httpx2
 
-from benchmarks.service.connections import Answer, Connections
+from benchmarks.service.connections import Connections
 
 _TIMEOUT_SECONDS: Final = 30.0
 _EVENT_ID: Final = "id:"
 _REFUSED: Final = 400
 
-Send = Callable[[], Awaitable[Answer]]
+_KEY_HEADER: Final = "X-API-Key"
+_Request = tuple[Connections, bytes]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,21 +95,13 @@ async def drive(
 
     `settle` is awaited after the callers and before the streams are closed.
     """
-    headers = [{"X-API-Key": key} for key in traffic.keys]
     doors = [Connections(*_address(url)) for url in traffic.base_urls]
-    polls = [
-        (door, door.prepared("GET", f"/jobs/{job_id}", shown))
-        for door in doors
-        for job_id in followed
-        for shown in headers
-    ]
-    submissions = [
-        (door, door.prepared("POST", "/jobs", shown, spec)) for door in doors for shown in headers
-    ]
+    polls, submissions = _requests(doors, traffic.keys, followed, spec)
     polled, submitted = Tally(), Tally()
-    limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(
-        headers=headers[0], limits=limits, timeout=_TIMEOUT_SECONDS
+        headers={_KEY_HEADER: traffic.keys[0]},
+        limits=httpx2.Limits(max_connections=None),
+        timeout=_TIMEOUT_SECONDS,
     ) as client:
         streams = tuple(
             Stream(job_id=followed[index % len(followed)]) for index in range(traffic.streams)
@@ -118,18 +111,8 @@ async def drive(
             for url, stream in zip(cycle(traffic.base_urls), streams, strict=False)
         ]
         await asyncio.gather(
-            _paced(
-                lambda: _send(random.choice(polls)),
-                traffic.polls_per_second,
-                traffic,
-                polled,
-            ),
-            _paced(
-                lambda: _send(random.choice(submissions)),
-                traffic.submissions_per_second,
-                traffic,
-                submitted,
-            ),
+            _paced(polls, traffic.polls_per_second, traffic, polled),
+            _paced(submissions, traffic.submissions_per_second, traffic, submitted),
         )
         for door in doors:
             door.close()
@@ -140,17 +123,31 @@ async def drive(
     return Outcome(polls=polled, submissions=submitted, streams=streams)
 
 
+def _requests(
+    doors: Sequence[Connections],
+    keys: Sequence[str],
+    followed: Sequence[str],
+    spec: Mapping[str, Any],
+) -> tuple[list[_Request], list[_Request]]:
+    """Every poll and every submission there can be."""
+    callers = [(door, {_KEY_HEADER: key}) for door in doors for key in keys]
+    polls = [
+        (door, door.prepared("GET", f"/jobs/{job_id}", shown))
+        for door, shown in callers
+        for job_id in followed
+    ]
+    return polls, [(door, door.prepared("POST", "/jobs", shown, spec)) for door, shown in callers]
+
+
 def _address(url: str) -> tuple[str, int]:
     parsed = httpx2.URL(url)
     return parsed.host, parsed.port or 80
 
 
-async def _send(request: tuple[Connections, bytes]) -> Answer:
-    door, prepared = request
-    return await door.send(prepared)
-
-
-async def _paced(send: Send, per_second: float, traffic: Traffic, tally: Tally) -> None:
+async def _paced(
+    requests: Sequence[_Request], per_second: float, traffic: Traffic, tally: Tally
+) -> None:
+    """Sends any of the requests at each of its times."""
     began = time.perf_counter()
     pending = []
     for number in range(int(per_second * (traffic.warm_up_seconds + traffic.seconds))):
@@ -160,13 +157,17 @@ async def _paced(send: Send, per_second: float, traffic: Traffic, tally: Tally) 
         # All that is due leaves in one turn of the loop, however many turns others take.
         if (early := began + after - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        pending.append(asyncio.create_task(_timed(send, began + after, latencies, tally.errors)))
+        sent = _timed(random.choice(requests), began + after, latencies, tally.errors)
+        pending.append(asyncio.create_task(sent))
     await asyncio.gather(*pending)
 
 
-async def _timed(send: Send, planned: float, latencies: list[float], errors: list[str]) -> None:
+async def _timed(
+    request: _Request, planned: float, latencies: list[float], errors: list[str]
+) -> None:
+    door, prepared = request
     try:
-        answer = await asyncio.wait_for(send(), _TIMEOUT_SECONDS)
+        answer = await asyncio.wait_for(door.send(prepared), _TIMEOUT_SECONDS)
     except (OSError, EOFError) as error:  # a timeout is an OSError
         errors.append(repr(error))
         return
