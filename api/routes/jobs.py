@@ -183,8 +183,7 @@ async def retrieve_job(
 def update_job(job_id: JobId, change: JobChange, asked: Unkeyed) -> Response:
     """Changes the labels, or the place in the queue."""
 
-    def work(session: Session) -> Job:
-        job = jobs.get(session, job_id, asked.caller.project)
+    def work(session: Session, job: Job) -> Job:
         if change.priority is not None:
             job = jobs.reprioritize(session, job_id, change.priority)
         if change.metadata is not None:
@@ -209,19 +208,19 @@ def delete_job(job_id: JobId, service: AnyService, caller: Writer) -> None:
 @router.post("/jobs/{job_id}/cancel", response_model=JobObject, responses=refusals(409))
 def cancel_job(job_id: JobId, asked: Asked) -> Response:
     """Ends a job: a waiting one now, a running one as soon as its worker has let go."""
-    return _changed(asked, job_id, lambda session: jobs.cancel(session, job_id)).response()
+    return _changed(asked, job_id, lambda session, job: jobs.cancel(session, job.id)).response()
 
 
 @router.post("/jobs/{job_id}/pause", response_model=JobObject, responses=refusals(409))
 def pause_job(job_id: JobId, asked: Asked) -> Response:
     """Stops a job until it is resumed; a running one writes a checkpoint first."""
-    return _changed(asked, job_id, lambda session: jobs.pause(session, job_id)).response()
+    return _changed(asked, job_id, lambda session, job: jobs.pause(session, job.id)).response()
 
 
 @router.post("/jobs/{job_id}/resume", response_model=JobObject, responses=refusals(409))
 def resume_job(job_id: JobId, asked: Asked) -> Response:
     """Queues a paused job again; it goes on from its checkpoint."""
-    reply = _changed(asked, job_id, lambda session: jobs.resume(session, job_id))
+    reply = _changed(asked, job_id, lambda session, job: jobs.resume(session, job.id))
     if not reply.replayed:
         asked.service.doorbell.ring(Queue.TRAIN)
     return reply.response()
@@ -266,11 +265,10 @@ def _made(asked: _Request, job_id: str, work: Callable[[Session], Job]) -> Respo
     return reply.response({"Location": where, "Retry-After": _POLL_SECONDS})
 
 
-def _changed(asked: _Request, job_id: str, work: Callable[[Session], Job]) -> Reply:
+def _changed(asked: _Request, job_id: str, work: Callable[[Session, Job], Job]) -> Reply:
     """Changes a job of the caller's project once per key."""
 
     def change(session: Session) -> Job:
-        jobs.get(session, job_id, asked.caller.project)
-        return work(session)
+        return work(session, jobs.get(session, job_id, asked.caller.project))
 
     return asked.once(job_id, 200, change)
