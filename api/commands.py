@@ -1,6 +1,6 @@
 """Commands of the HTTP interface: the server, and the keys that open it.
 
-The application is imported where it is served: commands about keys start in a third of its time.
+The application is imported where it is served: commands about keys start in half of its time.
 """
 
 from __future__ import annotations

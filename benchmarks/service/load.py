@@ -54,7 +54,7 @@ EVENTS_PER_SECOND: Final = 10.0
 PROCESSES: Final = (1, 2)
 """Of the API; two share the requests as behind a balancer."""
 CALLERS: Final = 20
-"""API keys that the requests show in turn."""
+"""API keys, of which each request shows any."""
 SPEC: Final[Mapping[str, Any]] = {
     "base_model": {"name": "shapes"},
     "method": {"type": "draft_k", "updates": 3},

@@ -65,7 +65,7 @@ class Traffic:
     """How many callers, for how long."""
 
     base_urls: Sequence[str]
-    """Processes of the API, which get the requests in turn as behind a balancer."""
+    """Processes of the API, which share the requests as behind a balancer."""
     keys: Sequence[str]
     """API keys of the callers."""
     seconds: float = 60.0
