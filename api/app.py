@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.limits import Gate
-from api.routes import ROUTERS
+from api.routes import served
 from api.service import open_service
 from api.settings import ApiSettings
 from store.settings import StoreSettings
@@ -29,7 +29,7 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
         title="ShortFT",
         version=version("shortft"),
         lifespan=lifespan,
-        generate_unique_id_function=openapi.operation_id,
+        routes=list(served()),
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -38,7 +38,4 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     app.add_middleware(Gate, max_body_mb=settings.max_body_mb)
-    common = openapi.refusals(*openapi.COMMON)
-    for router in ROUTERS:
-        app.include_router(router, responses=common)
     return app

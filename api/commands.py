@@ -119,14 +119,14 @@ def revoke_key(
 
 
 def write_openapi(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("api/openapi.json"),
+    path: Annotated[Path | None, typer.Argument(help="Where to, if not to its place.")] = None,
 ) -> None:
     """Write the OpenAPI document of this version."""
     from api.app import create_app
-    from api.openapi import as_text
+    from api.openapi import COMMITTED, as_text
 
     app = create_app(ApiSettings(), StoreSettings())
-    path.write_text(as_text(app), encoding="utf-8")
+    (path or COMMITTED).write_text(as_text(app), encoding="utf-8")
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:

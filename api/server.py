@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+from contextlib import suppress
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import NoMatchFound
 
 from api.settings import ApiSettings
 
@@ -31,6 +34,17 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Does first what requests would wait for later."""
+        with suppress(NoMatchFound):
+            # To find what is not there, the framework works out all that is.
+            self._app.url_path_for("")
+        await super().startup(sockets)
+        # What lives as long as the process is not looked through again and again: each time, all
+        # requests would wait.
+        gc.collect()
+        gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the streams, then whatever uvicorn closes."""

@@ -1,9 +1,13 @@
 """The routes: one module per resource, one line here for each."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from fastapi import APIRouter
+from starlette.routing import BaseRoute
 
+from api import openapi
 from api.routes import (
     adapters,
     api_keys,
@@ -42,3 +46,12 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     problems.router,
 )
 """Served at `/` and, for clients that want to stay with this version, at `/v1`."""
+
+
+@cache
+def served() -> Sequence[BaseRoute]:
+    """All of them, with the refusals that any may answer with; worked out once in a process."""
+    together = APIRouter(generate_unique_id_function=openapi.operation_id)
+    for router in ROUTERS:
+        together.include_router(router, responses=openapi.refusals(*openapi.COMMON))
+    return tuple(together.routes)

@@ -3,19 +3,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from api.app import create_app
-from api.openapi import as_text
+from api.openapi import COMMITTED, as_text
 from api.schemas.jobs import JOB_EXAMPLE, JobObject
 from api.settings import ApiSettings
 from shortft_core.spec import AlignSpec
 from store.settings import StoreSettings
 
-COMMITTED: Final = Path(__file__).parents[2] / "api" / "openapi.json"
 VERBS: Final = ("get", "post", "put", "patch", "delete")
 
 
