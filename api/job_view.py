@@ -36,7 +36,7 @@ def surroundings(session: Session, of: Iterable[Job]) -> Surroundings:
     if not queued:
         return Surroundings()
     train = tuple(worker for worker in workers.alive(session) if worker.kind == "train")
-    return Surroundings(train, {job.id: jobs.queue_position(session, job) for job in queued})
+    return Surroundings(train, jobs.queue_positions(session, queued))
 
 
 def view_now(session: Session, job: Job, urls: Urls) -> shapes.JobObject:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
+    bindparam,
     delete,
     exists,
     func,
@@ -19,7 +22,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, aliased, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from shortft_core.errors import UserError
@@ -125,18 +128,26 @@ def page(session: Session, wanted: JobFilter, request: PageRequest) -> Page[Job]
     return fetch_page(session, statement, Job.id, request)
 
 
-def queue_position(session: Session, job: Job) -> int:
-    """How many queued jobs are claimed before this one, which is queued."""
-    ahead = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
-    return session.scalars(
-        select(func.count())
-        .select_from(Job)
-        .where(
-            equals_inline(Job.status, JobStatus.QUEUED),
-            Job.resource_class == job.resource_class,
-            ahead,
-        )
-    ).one()
+def queue_positions(session: Session, queued: Collection[Job]) -> dict[str, int]:
+    """How many queued jobs are claimed before each of these, which are queued."""
+    ids = [job.id for job in queued]
+    return dict(session.execute(_positions(), {"ids": ids}).all())
+
+
+@cache
+def _positions() -> Select[str, int]:
+    """Built once: to write it down takes longer than to answer it."""
+    other = aliased(Job)
+    is_earlier = or_(
+        other.priority > Job.priority, and_(other.priority == Job.priority, other.id < Job.id)
+    )
+    count = select(func.count()).where(
+        equals_inline(other.status, JobStatus.QUEUED),
+        other.resource_class == Job.resource_class,
+        is_earlier,
+    )
+    wanted = Job.id.in_(bindparam("ids", expanding=True))
+    return select(Job.id, count.scalar_subquery()).where(wanted)
 
 
 def count_by_status(session: Session) -> dict[JobStatus, int]:

@@ -200,7 +200,7 @@ def test_filters(bench: Bench) -> None:
 def test_the_place_in_the_queue_is_that_of_the_claims(bench: Bench) -> None:
     made = [bench.create(priority=priority) for priority in (0, 5, 0, -3, 5)]
     with bench.database.read() as session:
-        places = {job.id: jobs.queue_position(session, job) for job in made}
+        places = jobs.queue_positions(session, made)
     claimed = [bench.claim().job.id for _ in made]
     assert sorted(places, key=lambda row_id: places[row_id]) == claimed
     assert sorted(places.values()) == [0, 1, 2, 3, 4]
