@@ -1,4 +1,4 @@
-"""Runs a test once for each source file or document it asks for."""
+"""What the rules look at: source files, documents, and whatever people write."""
 
 from __future__ import annotations
 
@@ -31,11 +31,22 @@ DOCUMENTS: Final = [path for path in TEXTS if path.suffix == ".md"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`source`: a Python file; `text`: anything people write; `document`: a Markdown file."""
-    for name, paths in (("source", SOURCES), ("text", TEXTS), ("document", DOCUMENTS)):
-        if name in metafunc.fixturenames:
-            ids = [path.relative_to(ROOT).as_posix() for path in paths]
-            metafunc.parametrize(name, paths, ids=ids)
+    """`document`: a Markdown file; the test runs once for each."""
+    if "document" in metafunc.fixturenames:
+        ids = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+        metafunc.parametrize("document", DOCUMENTS, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def sources() -> list[Path]:
+    """Every Python file."""
+    return SOURCES
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[Path]:
+    """Every file that people write."""
+    return TEXTS
 
 
 @pytest.fixture(scope="session")
