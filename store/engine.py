@@ -142,7 +142,12 @@ def _shorten_log(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     """Writes the log that an earlier process left into the file; skipped while others use it."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout=0")
-    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        if not _is_locked(error):
+            raise
+        _LOG.debug("the log is left as it is: %s", error)
     cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_TIMEOUT_SECONDS * 1000)}")
     cursor.close()
 
@@ -183,6 +188,10 @@ def _is_busy(error: DBAPIError) -> bool:
     """Whether the database refused because of others, and has undone the whole transaction."""
     cause: Any = error.orig
     if isinstance(cause, sqlite3.OperationalError):
-        # The extended codes, such as SQLITE_BUSY_SNAPSHOT, have the basic one in their low byte.
-        return cause.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+        return _is_locked(cause)
     return getattr(cause, "sqlstate", None) in _POSTGRESQL_BUSY
+
+
+def _is_locked(error: sqlite3.OperationalError) -> bool:
+    # The extended codes, such as SQLITE_BUSY_SNAPSHOT, have the basic one in their low byte.
+    return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -193,3 +194,18 @@ def test_the_folder_of_a_new_file_is_made(tmp_path: Path) -> None:
         session.execute(text("CREATE TABLE a (id int)"))
     database.close()
     assert (tmp_path / "new/folder/shortft.db").is_file()
+
+
+def test_a_file_that_another_process_sets_up_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    # As several processes do that are started at once on a file that is not there yet.
+    first = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.3, first.execute, ["COMMIT"])
+    release.start()
+    database = open_database(f"sqlite:///{file}")
+    with database.read() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    release.join()
+    first.close()
+    database.close()
