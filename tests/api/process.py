@@ -75,17 +75,18 @@ def serving(stack: StoreSettings, **more: str) -> Iterator[Server]:
         )
     server = Server(process, f"http://127.0.0.1:{port}", log)
     try:
-        wait_until(lambda: _answers(server), PATIENCE_SECONDS)
+        with server.client() as asking:  # one for all questions: making it is most of the work
+            wait_until(lambda: _answers(server, asking), PATIENCE_SECONDS)
         yield server
     finally:
         process.kill()
         process.wait()
 
 
-def _answers(server: Server) -> bool:
+def _answers(server: Server, asking: httpx2.Client) -> bool:
     assert server.process.poll() is None, server.log.read_text()
     try:
-        return httpx2.get(f"{server.url}/problems/gone").status_code == 200
+        return asking.get("/problems/gone").status_code == 200
     except httpx2.TransportError:
         return False
 

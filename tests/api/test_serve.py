@@ -12,22 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from api.embedded import child
+from api.commands import keys_app
+from api.embedded import child, house
 from api.embedded.child import Child, Program
 from api.embedded.house import NotStartedError, free_port, open_house
 from shortft_client import Client
 from shortft_client.errors import NotAllowedError
+from shortft_core.cli import main
 from shortft_core.errors import UserError
 from shortft_core.events import RunStarted, StepMetrics
 from store.settings import StoreSettings
-from tests.api.embedded_service import (
-    COMMAND,
-    EmbeddedService,
-    contract_job,
-    embedded,
-    processes_of,
-)
+from tests.api.embedded_service import EmbeddedService, contract_job, embedded, processes_of
 from tests.servers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(400)
@@ -36,11 +33,40 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedService]:
-    """One service for the tests that leave it alive."""
+    """One service for the tests that leave it alive; `killed_in` ends it."""
     with embedded(tmp_path_factory.mktemp("embedded"), "--port", "0") as running:
         assert running.address
         yield running
-        assert running.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture(scope="module")
+def secret(service: EmbeddedService) -> str:
+    """What the first service has made."""
+    return (service.folder / "secret_key").read_text()
+
+
+@pytest.fixture(scope="module")
+def killed_in(service: EmbeddedService, secret: str) -> str:
+    """The job in whose midst the service was killed; none of its processes is left."""
+    assert secret
+    with Client(service.address) as client:
+        job = client.jobs.create(contract_job(50, step_seconds="0.1", checkpoint_every="5"))
+        for line in client.jobs.stream(job.id):
+            if isinstance(line.event, StepMetrics) and line.event.update >= 7:
+                break
+    assert len(processes_of(service.folder)) >= 6
+    service.end(signal.SIGKILL)
+    wait_until(lambda: not processes_of(service.folder))
+    return job.id
+
+
+@pytest.fixture(scope="module")
+def successor(service: EmbeddedService, killed_in: str) -> Iterator[EmbeddedService]:
+    """The next service in the same folder, for the tests that come after that."""
+    assert killed_in
+    with embedded(service.folder, "--port", "0") as running:
+        yield running
+        assert running.end(signal.SIGINT) == 0
         assert running.said.count(": stopped (") == 4
         assert processes_of(running.folder) == {}
 
@@ -65,15 +91,23 @@ def test_it_is_ready_with_all_workers_and_its_own_secret(service: EmbeddedServic
     }
 
 
-def test_a_second_one_is_refused(service: EmbeddedService, tmp_path: Path) -> None:
+def test_a_second_one_is_refused(
+    service: EmbeddedService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
     port = service.address.rpartition(":")[2]
     for options, cause in (
         (("--data-dir", str(service.folder)), f"a service runs in {service.folder} already"),
         (("--data-dir", str(tmp_path), "--port", port), f"127.0.0.1:{port} cannot be listened on"),
     ):
-        second = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False)
-        assert second.returncode == 2
-        assert cause in " ".join(second.stderr.split())
+        monkeypatch.setattr(sys, "argv", ["shortft", "serve", *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert cause in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_watcher_misses_nothing_when_http_is_killed(service: EmbeddedService) -> None:
@@ -104,47 +138,12 @@ def test_a_worker_that_dies_is_started_again(service: EmbeddedService) -> None:
     assert second in {(worker.model_extra or {})["pid"] for worker in kinds.values()}
 
 
-def test_a_key_made_for_the_folder_closes_the_door_for_all_without_one(tmp_path: Path) -> None:
-    def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "shortft_core.cli", "keys", *arguments]
-        return subprocess.run(
-            [*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, check=True
-        )
-
-    with embedded(tmp_path, "--port", "0") as running, Client(running.address) as stranger:
-        assert list(stranger.jobs.list()) == []
-        key = keys("create", "--name", "first").stdout.strip()
-        with Client(running.address, api_key=key) as owner:
-            wait_until(lambda: _is_refused(stranger))
-            assert list(owner.jobs.list()) == []
-            (made,) = owner.api_keys.list()
-            assert made.id in keys("list").stdout
-            keys("revoke", made.id)
-            wait_until(lambda: _is_refused(owner))
-
-
-def _is_refused(client: Client) -> bool:
-    try:
-        next(client.jobs.list(), None)
-    except NotAllowedError:
-        return True
-    return False
-
-
-def test_no_orphan_outlives_a_killed_parent_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    with embedded(tmp_path, "--port", "0") as first, Client(first.address) as client:
-        job = client.jobs.create(contract_job(50, step_seconds="0.1", checkpoint_every="5"))
-        for line in client.jobs.stream(job.id):
-            if isinstance(line.event, StepMetrics) and line.event.update >= 7:
-                break
-        assert len(processes_of(tmp_path)) >= 6
-        first.end(signal.SIGKILL)
-        wait_until(lambda: not processes_of(tmp_path))
-    secret = (tmp_path / "secret_key").read_text()
-    with embedded(tmp_path, "--port", "0") as second, Client(second.address) as client:
-        lines = list(client.jobs.stream(job.id))
-        done = client.jobs.retrieve(job.id)
-        assert second.end(signal.SIGINT) == 0
+def test_no_orphan_outlives_a_killed_parent_and_the_next_start_goes_on(
+    secret: str, killed_in: str, successor: EmbeddedService
+) -> None:
+    with Client(successor.address) as client:
+        lines = list(client.jobs.stream(killed_in))
+        done = client.jobs.retrieve(killed_in)
     assert (done.status, done.progress.updates_completed) == ("succeeded", 50)
     events = [line.event for line in lines]
     starts = [event.first_update for event in events if isinstance(event, RunStarted)]
@@ -154,7 +153,33 @@ def test_no_orphan_outlives_a_killed_parent_and_the_next_start_goes_on(tmp_path:
     assert updates == sorted(updates)
     assert set(updates) == set(range(1, 51))
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-    assert (tmp_path / "secret_key").read_text() == secret
+    assert (successor.folder / "secret_key").read_text() == secret
+
+
+# The last one of this service: with the first key its door closes for the tests above.
+def test_a_key_made_for_the_folder_closes_the_door_for_all_without_one(
+    successor: EmbeddedService,
+) -> None:
+    folder = ("--data-dir", str(successor.folder))
+    with Client(successor.address) as stranger:
+        assert next(stranger.jobs.list(), None) is not None
+        command = [sys.executable, "-m", "shortft_core.cli", "keys", "create", "--name", "first"]
+        made = subprocess.run([*command, *folder], capture_output=True, text=True, check=True)
+        with Client(successor.address, api_key=made.stdout.strip()) as owner:
+            wait_until(lambda: _is_refused(stranger))
+            assert next(owner.jobs.list(), None) is not None
+            (key,) = owner.api_keys.list()
+            assert key.id in CliRunner().invoke(keys_app, ["list", *folder]).stdout
+            assert CliRunner().invoke(keys_app, ["revoke", key.id, *folder]).exit_code == 0
+            wait_until(lambda: _is_refused(owner))
+
+
+def _is_refused(client: Client) -> bool:
+    try:
+        next(client.jobs.list(), None)
+    except NotAllowedError:
+        return True
+    return False
 
 
 def test_a_program_that_cannot_live_is_given_up(
@@ -181,12 +206,15 @@ def test_the_house_ends_with_the_last_words_of_what_cannot_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "_FIRST_WAIT_SECONDS", 0.01)
+    # How often a program is tried is told by the test above; every try here imports a program.
+    monkeypatch.setattr(child, "_HOPELESS", 1)
+    monkeypatch.setattr(house, "KINDS", ("default",))
     monkeypatch.setenv("SHORTFT_REDIS_URL_FILE", str(tmp_path / "absent"))
     with (
-        open_house(StoreSettings(data_dir=tmp_path), "127.0.0.1", 0) as house,
+        open_house(StoreSettings(data_dir=tmp_path), "127.0.0.1", 0) as opened,
         pytest.raises(NotStartedError, match="REDIS_URL_FILE"),
     ):
-        house.live(lambda: False, lambda _: None)
+        opened.live(lambda: False, lambda _: None)
     assert processes_of(tmp_path) == {}
 
 

@@ -5,18 +5,19 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import pytest
 
 from shortft_core.events import LogLine
 from store import events, jobs, leases, results
-from store.engine import Database, open_database
+from store.engine import Database
 from store.settings import StoreSettings
 from store.transitions import Lease
 from tests.api.conftest import SPEC, Api, Opened, problem
-from tests.api.process import Server, serving
+from tests.faults import http
+from tests.faults.harness import forked_service
 
 both = pytest.mark.parametrize("stack", ["sqlite", "postgresql"], indirect=True)
 sqlite = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -99,23 +100,24 @@ def test_a_stream_ends_without_done_when_its_time_is_over(open_api: Opened) -> N
 
 
 @pytest.fixture
-def server(stack: StoreSettings) -> Iterator[Server]:
-    """The service in a process of its own."""
-    with serving(stack, SHORTFT_MOST_STREAMS="3", SHORTFT_SHUTDOWN_SECONDS="20") as found:
-        yield found
+def server(stack: StoreSettings, tmp_path: Path) -> Iterator[http.Api]:
+    """The service in a process of its own: real sockets, real signals."""
+    with forked_service(stack, tmp_path) as running:
+        running.extra_env |= {"SHORTFT_MOST_STREAMS": "3", "SHORTFT_SHUTDOWN_SECONDS": "20"}
+        with http.served(running) as found:
+            yield found
 
 
 @pytest.fixture
-def database(stack: StoreSettings) -> Iterator[Database]:
+def database(server: http.Api) -> Database:
     """Its rows, seen from here."""
-    opened = open_database(stack.database_address())
-    yield opened
-    opened.close()
+    return server.service.database
 
 
-def started(server: Server, database: Database) -> tuple[str, Lease]:
+def started(server: http.Api, database: Database) -> tuple[str, Lease]:
     """A job that a worker holds."""
-    job_id: str = httpx2.post(f"{server.url}/jobs", json=SPEC).json()["id"]
+    with server.client() as client:
+        job_id: str = client.post("/jobs", json=SPEC).json()["id"]
     claim = database.transact(lambda session: leases.claim(session, "wrk_a", ["default"]))
     assert claim is not None
     return job_id, claim.lease
@@ -123,7 +125,7 @@ def started(server: Server, database: Database) -> tuple[str, Lease]:
 
 @both
 def test_a_reader_that_is_cut_off_again_and_again_misses_nothing(
-    server: Server, database: Database
+    server: http.Api, database: Database
 ) -> None:
     job_id, lease = started(server, database)
     told: list[dict[str, Any]] = []
@@ -154,7 +156,7 @@ def test_a_reader_that_is_cut_off_again_and_again_misses_nothing(
 
 
 @both
-def test_events_arrive_while_a_job_runs(server: Server, database: Database) -> None:
+def test_events_arrive_while_a_job_runs(server: http.Api, database: Database) -> None:
     job_id, lease = started(server, database)
     with server.client() as client, client.stream("GET", f"/jobs/{job_id}/events/stream") as live:
         coming = frames(live.iter_lines())
@@ -172,41 +174,41 @@ def test_events_arrive_while_a_job_runs(server: Server, database: Database) -> N
 
 @sqlite
 def test_a_key_may_have_so_many_streams_and_gets_them_back(
-    server: Server, database: Database
+    server: http.Api, database: Database
 ) -> None:
     job_id, _ = started(server, database)
-    port = int(server.url.rsplit(":", 1)[1])
     request = f"GET /jobs/{job_id}/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     readers = []
     for _ in range(3):
-        reader = socket.create_connection(("127.0.0.1", port))
+        reader = socket.create_connection(("127.0.0.1", server.port))
         reader.sendall(request)
         assert b"200 OK" in reader.recv(4096)
         readers.append(reader)
-    answer = httpx2.get(f"{server.url}/jobs/{job_id}/events/stream")
-    problem(answer, 429, "too_many_streams")
-    for reader in readers:
-        reader.close()
-    deadline = time.monotonic() + 30
-    while True:
-        with httpx2.stream("GET", f"{server.url}/jobs/{job_id}/events/stream") as again:
-            if again.status_code == 200:
-                break
-        assert time.monotonic() < deadline, "closed streams are still counted"
-        time.sleep(0.1)
+    path = f"/jobs/{job_id}/events/stream"
+    with server.client() as client:
+        problem(client.get(path), 429, "too_many_streams")
+        for reader in readers:
+            reader.close()
+        deadline = time.monotonic() + 30
+        while True:
+            with client.stream("GET", path) as again:
+                if again.status_code == 200:
+                    break
+            assert time.monotonic() < deadline, "closed streams are still counted"
+            time.sleep(0.1)
 
 
 @sqlite
 def test_sigterm_ends_open_streams_before_the_grace_is_over(
-    server: Server, database: Database
+    server: http.Api, database: Database
 ) -> None:
     job_id, _ = started(server, database)
     with server.client() as client, client.stream("GET", f"/jobs/{job_id}/events/stream") as live:
         coming = frames(live.iter_lines())
         next(coming)
-        server.process.send_signal(signal.SIGTERM)
+        server.terminate()
         rest = [frame.get("event") for frame in coming]
     # The grace is 20 seconds: a stream that is cut off at its end would be logged.
-    assert server.process.wait(timeout=19) in {0, -signal.SIGTERM}
+    assert server.wait(19) in {0, -signal.SIGTERM}
     assert "done" not in rest
     assert "timeout graceful shutdown exceeded" not in server.log.read_text()

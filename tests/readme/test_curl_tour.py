@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,8 @@ def test_the_tour_with_curl_runs(tmp_path: Path) -> None:
             check=False,
             timeout=280,
         )
+        assert service.end(signal.SIGTERM) == 0
+        assert service.said.count(": stopped (") == 4
     assert done.returncode == 0, done.stdout + done.stderr
     assert "event: done" in done.stdout
     assert '"status":"succeeded"' in done.stdout.replace(" ", "")

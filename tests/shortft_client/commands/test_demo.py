@@ -14,11 +14,18 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from starlette.testclient import TestClient
 
+from api.app import create_app
 from api.embedded.settings import environment
+from api.settings import ApiSettings
+from migrations.run import upgrade
 from shortft_client import Client
-from tests.api.embedded_service import QUICK, contract_job, embedded, processes_of
-from tests.servers.processes import wait_until
+from shortft_core.cli import main
+from store.engine import open_database
+from store.server_secret import secret_file
+from store.settings import StoreSettings
+from tests.api.embedded_service import QUICK, contract_job, processes_of
 
 pytestmark = pytest.mark.timeout(600)
 """The service starts, the bundled model is tuned, and two workers load it."""
@@ -73,8 +80,7 @@ def test_a_demo_leaves_other_work_alone_and_stops_in_order(tmp_path: Path) -> No
     content["metadata"] = {"step_seconds": "0.1"}
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
     folder = tmp_path / "run"
-    with embedded(folder, "--port", "0") as earlier, Client(earlier.address) as client:
-        own, others = (_paused(client, **labels) for labels in ({"demo": "1"}, {"demo": "no"}))
+    own, others = _left_behind(folder, {"demo": "1"}, {"demo": "no"})
     elsewhere = {
         "SHORTFT_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:9/production",
         "SHORTFT_REDIS_URL_FILE": str(tmp_path / "absent"),
@@ -108,14 +114,20 @@ def test_a_demo_leaves_other_work_alone_and_stops_in_order(tmp_path: Path) -> No
     "prompts", [None, {"name": "shapes-eval"}, {"inline": []}, {"inline": ["a red ring"] * 17}]
 )
 def test_a_job_that_could_not_be_drawn_is_refused_before_anything_starts(
-    tmp_path: Path, prompts: dict[str, Any] | None
+    tmp_path: Path,
+    prompts: dict[str, Any] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = {**SPEC, "evaluation": {} if prompts is None else {"prompts": prompts}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    with _demo(tmp_path / "run", tmp_path / "spec.yaml") as process:
-        said, _ = process.communicate()
-    assert process.returncode == 2
-    assert "evaluation.prompts: the demo draws them" in " ".join(said.split())
+    options = ["--folder", str(tmp_path / "run"), "--spec", str(tmp_path / "spec.yaml")]
+    monkeypatch.setattr(sys, "argv", ["shortft", "demo", *options])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "evaluation.prompts: the demo draws them" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -133,8 +145,23 @@ def _demo(folder: Path, spec: Path, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def _paused(client: Client, **labels: str) -> str:
-    job = client.jobs.create(contract_job(500, step_seconds="0.1", **labels))
-    client.jobs.pause(job.id)
-    wait_until(lambda: client.jobs.retrieve(job.id).status == "paused")
-    return job.id
+def _left_behind(folder: Path, *labels: dict[str, str]) -> list[str]:
+    """Paused jobs that an earlier service has left in its folder, one for each set of labels.
+
+    The application runs in this process: no worker of that service is needed to pause a job.
+    """
+    folder.mkdir()
+    store = StoreSettings(data_dir=folder, secret_key_file=secret_file(folder))
+    database = open_database(store.database_address())
+    upgrade(database.engine)
+    database.close()
+    app = create_app(ApiSettings(), store)
+    with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 50_000)) as earlier:
+        left = []
+        for given in labels:
+            content = contract_job(500, step_seconds="0.1", **given)
+            job_id = earlier.post("/jobs", json=content).json()["id"]
+            paused = earlier.post(f"/jobs/{job_id}/pause")
+            assert paused.json()["status"] == "paused", paused.text
+            left.append(job_id)
+    return left
