@@ -18,6 +18,7 @@ from store.models import Worker
 from store.settings import StoreSettings
 from store.states import JobStatus
 from tests.faults.harness import CONTRACT, TIMES, service
+from worker.__main__ import main
 from worker.process import KINDS, WorkerProcess
 from worker.settings import WorkerSettings
 
@@ -128,13 +129,8 @@ def test_the_supervisors_start_without_torch() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "paint"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert "invalid choice: 'paint'" in done.stderr
+def test_an_unknown_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["paint"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'paint'" in capsys.readouterr().err

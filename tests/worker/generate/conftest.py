@@ -27,8 +27,10 @@ from store.settings import StoreSettings
 from store.states import GenerationStatus
 from tests.servers.postgresql import copied_database
 from worker.generate.supervisor import GenerateStation
+from worker.generate.warm_child import WarmChild
 from worker.process import Context
 from worker.settings import WorkerSettings
+from worker.slots import Slots
 
 PATIENCE_SECONDS = 90.0
 PROJECTS = ("ours", "theirs")
@@ -40,6 +42,8 @@ class Bench:
 
     context: Context
     station: GenerateStation
+    is_shared: bool = False
+    """Whether the process outlives the station."""
     _threads: list[threading.Thread] = field(default_factory=list)
     _gate: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,14 +91,14 @@ class Bench:
         while not self.context.stopping.is_set():
             with self._gate:
                 self.station.drain()
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Waits for something that has to come."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, "it did not come in time"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def finished(self, *ids: str) -> list[Generation]:
         """The rows, once all have ended."""
@@ -120,6 +124,8 @@ class Bench:
     def close(self) -> None:
         """Ends everything."""
         self.context.stopping.set()
+        if self.is_shared:
+            self.station.children.clear()
         self.station.stop()
         for thread in self._threads:
             thread.join()
@@ -128,8 +134,10 @@ class Bench:
 
 
 @contextmanager
-def bench(stack: StoreSettings, folder: Path, **settings: Any) -> Iterator[Bench]:
-    """A station with one slot."""
+def bench(
+    stack: StoreSettings, folder: Path, shared: WarmChild | None = None, **settings: Any
+) -> Iterator[Bench]:
+    """A station with one slot, which may have its process from elsewhere."""
     context = Context(
         database=open_database(stack.database_address()),
         objects=open_objects(stack.storage_address()),
@@ -141,17 +149,29 @@ def bench(stack: StoreSettings, folder: Path, **settings: Any) -> Iterator[Bench
         stopping=threading.Event(),
     )
     station = GenerateStation(context)
+    if shared is not None:
+        station.children[:] = [shared]
+        station._slots = Slots(station.children)
     station.start()
-    made = Bench(context, station)
+    made = Bench(context, station, is_shared=shared is not None)
     try:
         yield made
     finally:
         made.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChild]:
+    """The process of both stacks: it knows of neither, and loads its libraries once."""
+    child = WarmChild(WorkerSettings(work_dir=tmp_path_factory.mktemp("warm")), {})
+    yield child
+    child.close()
+
+
+# SQLite comes last: the tests that kill and stop use it.
+@pytest.fixture(scope="module", params=["postgresql", "sqlite"])
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, warm: WarmChild, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
     """One station for all tests of a module; it renews often."""
     folder = tmp_path_factory.mktemp("service")
@@ -165,7 +185,7 @@ def running(
             url = stack.enter_context(copied_database(server))
             address = SecretStr(url.render_as_string(hide_password=False))
             settings = settings.model_copy(update={"database_url": address})
-        made = stack.enter_context(bench(settings, folder))
+        made = stack.enter_context(bench(settings, folder, warm))
         made.drain()
         yield made
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -24,8 +23,23 @@ from tests.worker.generate.samples import asked, served, write_adapter
 Alone = Callable[..., AbstractContextManager[Bench]]
 RED, BLUE = "a red circle", "a blue star"
 LONG = {"steps": 16}
-ONE_STACK = pytest.mark.parametrize("running", ["sqlite"], indirect=True)
 SUCCEEDED, CANCELLED = GenerationStatus.SUCCEEDED, GenerationStatus.CANCELLED
+
+
+def on(stack: str) -> pytest.MarkDecorator:
+    """One stack alone, for what happens to the process that both share."""
+    return pytest.mark.parametrize("running", [stack], indirect=True)
+
+
+# First, as the process has not yet loaded what it would have to load again.
+@on("postgresql")
+def test_an_idle_process_that_dies_is_nobodys_fault(running: Bench) -> None:
+    before, child = running.child_pid, running.station.children[0]
+    os.kill(before, signal.SIGKILL)
+    running.until(lambda: child.has_ended)
+    (row,) = running.finished(*running.ask(asked(RED)))
+    assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 1, 0)
+    assert running.child_pid != before
 
 
 def test_six_requests_of_two_callers_are_answered_as_one_batch(
@@ -91,73 +105,46 @@ def test_uploaded_pictures_are_scored_where_they_lie(running: Bench) -> None:
     assert "there is no artifact adapters/nowhere/shortft.json" in str(absent.error_message)
 
 
-@ONE_STACK
+@on("sqlite")
 @pytest.mark.timeout(300)
-def test_poison_takes_no_innocent_request_with_it(running: Bench) -> None:
+def test_poison_takes_no_innocent_request_with_it(
+    running: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process hangs with all of them, is replaced, and the next one dies of the poison."""
     running.finished(*running.ask(asked(RED)))
-    killed: set[int] = set()
-    over = threading.Event()
+    hung, child = running.child_pid, running.station.children[0]
+    impatient = running.context.settings.model_copy(update={"generate_timeout_seconds": 3.0})
+    monkeypatch.setattr(child, "_settings", impatient)
+    os.kill(hung, signal.SIGSTOP)
     poison, *innocent = running.ask(
         asked(BLUE, **LONG), *(asked(f"{RED} {number}", **LONG) for number in range(2))
     )
-
-    def kill() -> None:
-        """Whatever process works on the poison dies of it."""
-        child = running.station.children[0]
-        while not over.wait(0.02):
-            pid = child.pid
-            if running.is_running(poison) and child.was_ready and pid not in {None, *killed}:
-                assert pid is not None
-                killed.add(pid)
-                os.kill(pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        failed, *rows = running.finished(poison, *innocent)
-    finally:
-        over.set()
-        killer.join()
+    running.until(lambda: child.pid not in {None, hung} and not child.was_ready)
+    monkeypatch.undo()
+    assert not Path(f"/proc/{hung}").exists()
+    died = running.child_pid
+    running.until(lambda: child.was_ready and running.is_running(poison))
+    assert not any(running.is_running(one) for one in innocent)
+    os.kill(died, signal.SIGKILL)
+    failed, *rows = running.finished(poison, *innocent)
     assert (failed.status, failed.error_code) == (GenerationStatus.FAILED, "crashed")
-    assert failed.crashes == len(killed) == 2
+    assert (failed.attempt, failed.crashes) == (2, 2)
     assert "SIGKILL" in str(failed.error_message)
     assert [row.status for row in rows] == [SUCCEEDED] * 2
     assert [(row.attempt, row.crashes, len(row.images)) for row in rows] == [(2, 1, 1)] * 2
-    assert "SIGKILL" in str(rows[0].exit_cause)
-    assert running.child_pid not in killed
+    assert [row.exit_cause for row in rows] == ["it said nothing for 3 s"] * 2
+    assert running.child_pid not in {hung, died}
 
 
-@ONE_STACK
-@pytest.mark.timeout(300)
-def test_a_process_that_hangs_is_replaced(running: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    running.finished(*running.ask(asked(RED)))
-    before, child = running.child_pid, running.station.children[0]
-    impatient = running.context.settings.model_copy(update={"generate_timeout_seconds": 3.0})
-    monkeypatch.setattr(child, "_settings", impatient)
-    os.kill(before, signal.SIGSTOP)
-    ids = running.ask(asked(BLUE))
-    running.until(lambda: child.pid not in {None, before})
-    monkeypatch.undo()
-    (row,) = running.finished(*ids)
-    assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 2, 1)
-    assert row.exit_cause == "it said nothing for 3 s"
-    assert not Path(f"/proc/{before}").exists()
-
-
-@pytest.mark.timeout(300)
-def test_an_idle_process_that_dies_is_nobodys_fault_and_stopping_finishes_what_it_can(
-    alone: Alone,
-) -> None:
-    with alone() as made:
-        os.kill(made.child_pid, signal.SIGKILL)
-        made.until(lambda: made.station.children[0].has_ended)
-        made.drain()
-        (asked_for,) = made.ask(asked(*[f"{RED} {number}" for number in range(4)]))
-        made.until(lambda: made.is_running(asked_for))
-        made.context.stopping.set()
-        made.station.stop()
-        row = made.get(asked_for)
-        assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 1, 0)
+# The last of the shared process.
+@on("sqlite")
+def test_stopping_finishes_what_it_can(running: Bench) -> None:
+    (asked_for,) = running.ask(asked(*[f"{RED} {number}" for number in range(4)]))
+    running.until(lambda: running.is_running(asked_for))
+    running.context.stopping.set()
+    running.station.stop()
+    row = running.get(asked_for)
+    assert (row.status, row.attempt, row.crashes) == (SUCCEEDED, 1, 0)
 
 
 def test_a_worker_that_stops_gives_back_what_it_cannot_finish(alone: Alone) -> None:

@@ -36,10 +36,12 @@ def types(running: Service, job_id: str) -> list[str]:
     return [event.type for event in running.events(job_id)]
 
 
-def test_a_finished_job_leaves_rows_and_objects(running: Service) -> None:
+def test_a_finished_job_leaves_rows_and_objects_and_no_run_folder(running: Service) -> None:
     job_id = running.create(updates=12, evaluate_every=5)
     job = running.work_off(job_id, running.station())
     invariants.check(running, job_id, updates=12)
+    left = [path for path in (running.folder / "work").rglob("*") if path.is_file()]
+    assert [path.parent.name for path in left] == ["runs"]  # the lock of the living worker
     assert (job.status, job.attempt, job.updates_completed) == (JobStatus.SUCCEEDED, 1, 12)
     assert (job.best_update, job.best_prefix) == (10, f"jobs/{job_id}/best/000010.t1/")
     with running.database.read() as session:
@@ -66,12 +68,6 @@ def test_only_the_newest_checkpoints_stay(running: Service) -> None:
     stored = running.objects.list(f"jobs/{job_id}/checkpoints/")
     assert len(stored) == 2 * len(("state", "manifest", "branch", "card"))
     assert all(running.objects.read(row.object_key, sha256=row.sha256) for row in rows)
-
-
-def test_the_run_folder_is_gone_afterwards(running: Service) -> None:
-    running.work_off(running.create(updates=2), running.station())
-    left = [path for path in (running.folder / "work").rglob("*") if path.is_file()]
-    assert [path.parent.name for path in left] == ["runs"]  # the lock of the living worker
 
 
 def test_a_killed_trainer_is_resumed_by_the_next(running: Service) -> None:
@@ -102,36 +98,34 @@ def test_a_hanging_trainer_is_killed(running: Service) -> None:
     assert retry.data["exit_cause"] == "killed, because it gave no sign of life for 4 s"
 
 
-@pytest.mark.parametrize(
-    ("fault", "attempts", "code", "said"),
-    [
-        ("segfault@3", 3, "crashed", "killed by SIGSEGV"),
-        ("crash@3", 3, "crashed", "exit code 1"),
-        ("memory@3", 3, "out_of_memory", "no memory for update 3"),
-        ("refuse", 1, "invalid_config", "method: it is poison. Take another"),
-    ],
-)
-def test_a_poison_job_ends_and_spares_the_others(
-    running: Service, fault: str, attempts: int, code: str, said: str
-) -> None:
-    poison = running.create(updates=9, fault=fault)
+def test_poison_jobs_end_and_spare_the_others(running: Service) -> None:
+    faults = {
+        "segfault@3": (3, "crashed", "killed by SIGSEGV"),
+        "crash@3": (3, "crashed", "exit code 1"),
+        "memory@3": (3, "out_of_memory", "no memory for update 3"),
+        "refuse": (1, "invalid_config", "method: it is poison. Take another"),
+    }
+    poison = {fault: running.create(updates=9, fault=fault) for fault in faults}
     innocent = running.create(updates=2)
     station = running.station()
-    job = running.work_off(poison, station)
-    assert (job.status, job.error_code, job.error_message) == (JobStatus.FAILED, code, said)
-    assert types(running, poison).count("job.preparing") == attempts
+    for fault, (attempts, code, said) in faults.items():
+        job = running.work_off(poison[fault], station, 100.0)
+        assert (job.status, job.error_code, job.error_message) == (JobStatus.FAILED, code, said)
+        assert types(running, job.id).count("job.preparing") == attempts
     assert running.work_off(innocent, station).status is JobStatus.SUCCEEDED
-    for job_id in (poison, innocent):
+    assert running.job(innocent).attempt == 1
+    for job_id in (*poison.values(), innocent):
         invariants.check(running, job_id)
+    _check_log_of_a_crash(running, poison["crash@3"])
 
 
-def test_the_log_of_a_crash_is_kept(running: Service) -> None:
-    job_id = running.create(updates=9, fault="crash@3")
-    job = running.work_off(job_id, running.station())
-    assert "RuntimeError: the contract is broken" in str(job.log_tail)
+def _check_log_of_a_crash(running: Service, job_id: str) -> None:
+    """It is kept, of every attempt."""
+    said = "RuntimeError: the contract is broken"
+    assert said in str(running.job(job_id).log_tail)
     with running.database.read() as session:
         texts = [line.text for line in logs.after(session, job_id)]
-    assert texts.count("RuntimeError: the contract is broken") == 3
+    assert texts.count(said) == 3
 
 
 def test_a_running_job_is_cancelled_once(running: Service) -> None:
@@ -160,10 +154,10 @@ def test_a_cancel_before_the_commit_wins(running: Service) -> None:
     invariants.check(running, job_id)
 
 
-def test_pausing_ten_times_changes_nothing(running: Service) -> None:
+def test_pausing_again_and_again_changes_nothing(running: Service) -> None:
     job_id = running.create(updates=33, step_seconds=0.01, checkpoint_every=1000)
     station = running.station(control_seconds=0.05)
-    for number in range(1, 4):
+    for number in range(1, 3):
         with working(running, station) as done:
             running.until_update(job_id, 3 * number, token=number)
             running.database.transact(lambda session: jobs.pause(session, job_id))

@@ -19,11 +19,12 @@ from store.settings import StoreSettings
 from store.states import HELD, JobStatus
 from tests.faults import invariants
 from tests.faults.harness import Service, service
+from tests.worker.train.here import TrainerHere
 from worker.settings import WorkerSettings
 from worker.train.supervisor import TrainStation
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
-PATIENT = {"control_seconds": 0.02, "grace_seconds": 60.0, "no_progress_seconds": 600.0}
+PATIENT = {"control_seconds": 0.05, "grace_seconds": 60.0, "no_progress_seconds": 600.0}
 COMMAND = WorkerSettings.model_fields["trainer_command"].default
 
 
@@ -50,7 +51,7 @@ def content(running: Service) -> dict[str, Any]:
     return {
         "base_model": {"name": "shapes"},
         "method": {
-            "type": "draft_k", "steps": 8, "rank": 2, "batch_size": 2, "updates": 10,
+            "type": "draft_k", "steps": 4, "rank": 2, "batch_size": 2, "updates": 10,
             "checkpoint_every": 2, "guidance_scale": 1.0,
         },
         "rewards": [{"name": "brightness"}],
@@ -67,7 +68,7 @@ def working(station: TrainStation) -> Iterator[None]:
     done = threading.Event()
 
     def work() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.1):
             station.drain()
 
     thread = threading.Thread(target=work)
@@ -85,8 +86,15 @@ def artifacts(running: Service, job_id: str) -> dict[str, str]:
         return {row.kind: row.sha256 for row in results.artifacts(session, job_id)}
 
 
-@pytest.mark.timeout(600)  # four times torch; a busy machine takes half a minute for one
-def test_interruptions_change_no_bit(running: Service, content: dict[str, Any]) -> None:
+@pytest.fixture
+def here(tmp_path: Path) -> TrainerHere:
+    return TrainerHere(tmp_path)
+
+
+@pytest.mark.timeout(600)  # twice torch; a busy machine takes half a minute for one
+def test_interruptions_change_no_bit(
+    running: Service, content: dict[str, Any], here: TrainerHere
+) -> None:
     job_id = create(running, content)
     with working(running.station(COMMAND, **PATIENT)):
         _until_update(running, job_id, 2)
@@ -98,15 +106,17 @@ def test_interruptions_change_no_bit(running: Service, content: dict[str, Any]) 
         running.database.transact(lambda session: jobs.pause(session, job_id))
         paused = running.until_status(job_id, {JobStatus.PAUSED}, 60)
         assert 4 <= paused.resumable_update < 10
-        running.database.transact(lambda session: jobs.resume(session, job_id))
-        job = running.until_status(job_id, seconds=300)
-    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
-    invariants.check(running, job_id)
-
     inline = ["a red circle", "a blue star", "a green square"]
     whole = create(running, content | {"prompts": {"inline": inline}})
-    uninterrupted = running.work_off(whole, running.station(COMMAND, **PATIENT), 300)
-    assert uninterrupted.status is JobStatus.SUCCEEDED
+    with working(running.station(here.command, **PATIENT)):
+        here.work()
+        uninterrupted = running.until_status(whole)
+        running.database.transact(lambda session: jobs.resume(session, job_id))
+        here.work()
+        job = running.until_status(job_id)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+    invariants.check(running, job_id)
+    assert (uninterrupted.status, uninterrupted.attempt) == (JobStatus.SUCCEEDED, 1)
     ours, theirs = artifacts(running, job_id), artifacts(running, whole)
     assert ours.keys() == theirs.keys()
     assert {"adapter", "best", "report", "spec", "branch_1", "peft_branch_1"} < ours.keys()
@@ -114,9 +124,13 @@ def test_interruptions_change_no_bit(running: Service, content: dict[str, Any]) 
     assert ours["best_peft_branch_1"] == theirs["best_peft_branch_1"]
 
 
-def test_a_wrong_specification_ends_at_once(running: Service, content: dict[str, Any]) -> None:
+def test_a_wrong_specification_ends_at_once(
+    running: Service, content: dict[str, Any], here: TrainerHere
+) -> None:
     job_id = create(running, content | {"base_model": {"path": "/nowhere"}})
-    job = running.work_off(job_id, running.station(COMMAND, **PATIENT), 200)
+    with working(running.station(here.command, **PATIENT)):
+        here.work()
+        job = running.until_status(job_id)
     assert (job.status, job.attempt, job.error_code) == (JobStatus.FAILED, 1, "model_not_found")
     assert "/nowhere" in str(job.error_message)
 
