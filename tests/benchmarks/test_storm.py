@@ -16,14 +16,14 @@ from benchmarks.service.storm_faults import Storm
 from benchmarks.service.storm_verdict import PROMISES, Verdict, judge, waits_seconds
 from store.models import JobEvent
 from store.settings import StoreSettings
-from tests.faults.harness import Service, service
+from tests.faults.harness import Service, forked_service
 
 ON_SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
 def running(stack: StoreSettings, tmp_path: Path) -> Iterator[Service]:
-    with service(stack, tmp_path) as found:
+    with forked_service(stack, tmp_path) as found:
         yield found
 
 

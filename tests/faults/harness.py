@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from store.models import Job, JobEvent
 from store.objects import ObjectStore, open_objects
 from store.settings import StoreSettings
 from store.states import TERMINAL, JobStatus
+from tests.servers.forks import Fork, fork_server
 from tests.servers.processes import ends_with_parent
 from worker.process import Context
 from worker.settings import WorkerSettings, child_environment
@@ -64,7 +65,7 @@ class Line:
 class WorkerHandle:
     """A worker process and what a test may do to it."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     log: Path
 
     @property
@@ -103,6 +104,8 @@ class Service:
     database: Database
     objects: ObjectStore
     doorbell: Doorbell
+    is_forked: bool = False
+    """Whether its processes come from one that has imported all, which saves seconds for each."""
     extra_env: dict[str, str] = field(default_factory=dict)
     workers: list[WorkerHandle] = field(default_factory=list)
     stations: list[TrainStation] = field(default_factory=list)
@@ -115,18 +118,25 @@ class Service:
     def start_worker(self, kind: str = "train", slots: int = 1) -> WorkerHandle:
         """A new worker process; it registers within a few seconds."""
         log = self.folder / f"worker-{len(self.workers)}.log"
-        command = [sys.executable, "-m", "worker", kind, "--slots", str(slots)]
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [*ends_with_parent("KILL"), *command],
-                env=self.environment(),
+        words = ["-m", "worker", kind, "--slots", str(slots)]
+        handle = WorkerHandle(self.launch(words, self.environment(), log), log)
+        self.workers.append(handle)
+        return handle
+
+    def launch(
+        self, words: Sequence[str], env: Mapping[str, str], log: Path
+    ) -> subprocess.Popen[bytes] | Fork:
+        """`python` with these words, in the folder of the service; it ends with this process."""
+        if self.is_forked:
+            return fork_server().start(words, env=env, folder=self.folder, log=log)
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                [*ends_with_parent("KILL"), sys.executable, *words],
+                env=env,
                 cwd=self.folder,
                 stdout=stream,
                 stderr=stream,
             )
-        handle = WorkerHandle(process, log)
-        self.workers.append(handle)
-        return handle
 
     def station(self, command: Sequence[str] = (), **settings: float) -> TrainStation:
         """A train station of this process, without messages: whoever drains it works."""
@@ -259,6 +269,14 @@ def service(stack: StoreSettings, folder: Path, **times: float) -> Iterator[Serv
         yield running
     finally:
         running.close()
+
+
+@contextmanager
+def forked_service(stack: StoreSettings, folder: Path, **times: float) -> Iterator[Service]:
+    """The same with processes that need no time to import: for tests that start many."""
+    with service(stack, folder, **times) as running:
+        running.is_forked = True
+        yield running
 
 
 def spec_of(updates: int, labels: dict[str, str]) -> AlignSpec:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 
 from tests.faults.harness import Label, Service
-from tests.servers.processes import ends_with_parent, free_port, wait_until
+from tests.servers.forks import Fork
+from tests.servers.processes import free_port, wait_until
 
 PATIENCE_SECONDS: Final = 60.0
 API: Final = ("-m", "api")
+TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Unused: without one, each client reads all certificates of the system, which takes 60 ms."""
 
 
 @dataclass
@@ -24,14 +28,19 @@ class Api:
 
     service: Service
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Fork | None = None
+
+    @property
+    def log(self) -> Path:
+        """What it says, over all its starts."""
+        return self.service.folder / "api.log"
 
     @property
     def url(self) -> str:
         """The same after every start."""
         return f"http://127.0.0.1:{self.port}"
 
-    def spawn(self, command: Sequence[str] = API) -> subprocess.Popen[bytes]:
+    def spawn(self, command: Sequence[str] = API) -> subprocess.Popen[bytes] | Fork:
         """Starts it without waiting for an answer."""
         secret = self.service.settings.secret_key
         assert secret is not None
@@ -42,13 +51,8 @@ class Api:
             "SHORTFT_MOST_STREAMS": "1000",
             "SHORTFT_OFFLINE": "1",
         }
-        with (self.service.folder / "api.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*ends_with_parent("KILL"), sys.executable, *command],
-                env=self.service.environment() | variables,
-                stdout=log,
-                stderr=log,
-            )
+        env = self.service.environment() | variables | self.service.extra_env
+        self.process = self.service.launch(command, env, self.log)
         return self.process
 
     def start(self, command: Sequence[str] = API) -> None:
@@ -62,9 +66,19 @@ class Api:
             self.process.kill()
             self.process.wait(timeout=30)
 
+    def wait(self, seconds: float = 30.0) -> int:
+        """The exit code."""
+        assert self.process is not None
+        return self.process.wait(timeout=seconds)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        assert self.process is not None
+        self.process.terminate()
+
     def client(self) -> httpx2.Client:
         """A client that waits as long as a slow machine needs."""
-        return httpx2.Client(base_url=self.url, timeout=PATIENCE_SECONDS)
+        return httpx2.Client(base_url=self.url, timeout=PATIENCE_SECONDS, verify=TLS)
 
     def post(
         self, updates: int, labels: Mapping[str, Label], key: str | None = None
@@ -96,10 +110,10 @@ class Api:
         [value] = [line.split()[1] for line in lines if line.split()[0] == name]
         return float(value)
 
-    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
-        assert process.poll() is None, (self.service.folder / "api.log").read_text()
+    def _answers(self, process: subprocess.Popen[bytes] | Fork) -> bool:
+        assert process.poll() is None, self.log.read_text()
         try:
-            return httpx2.get(f"{self.url}/healthz").status_code == 200
+            return httpx2.get(f"{self.url}/healthz", verify=TLS).status_code == 200
         except httpx2.TransportError:
             return False
 

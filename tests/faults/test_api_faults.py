@@ -14,7 +14,7 @@ from store.models import Job
 from store.settings import StoreSettings
 from store.states import JobStatus
 from tests.faults import invariants
-from tests.faults.harness import Service, service
+from tests.faults.harness import Service, forked_service
 from tests.faults.http import Api
 
 DIES_BEFORE_IT_RINGS: Final = """
@@ -35,7 +35,7 @@ KEY: Final = "the-first-and-only"
 
 @pytest.fixture
 def running(stack: StoreSettings, tmp_path: Path) -> Iterator[Service]:
-    with service(stack, tmp_path) as found:
+    with forked_service(stack, tmp_path) as found:
         yield found
 
 
@@ -52,7 +52,9 @@ def _job_ids(running: Service) -> list[str]:
 
 
 def test_a_job_whose_api_died_before_it_rang_runs_once(running: Service, api: Api) -> None:
-    api.start(["-c", DIES_BEFORE_IT_RINGS])
+    program = running.folder / "dies_before_it_rings.py"
+    program.write_text(DIES_BEFORE_IT_RINGS)
+    api.start([str(program)])
     with pytest.raises(httpx2.TransportError):
         api.post(5, {}, KEY)
     assert api.process is not None

@@ -11,7 +11,7 @@ import pytest
 from store.settings import StoreSettings
 from store.states import JobStatus
 from tests.faults import invariants
-from tests.faults.harness import Service, service
+from tests.faults.harness import Service, forked_service
 from tests.faults.http import served
 from tests.servers.redis import RedisServer
 
@@ -22,7 +22,7 @@ IS_DURABLE: Final = pytest.mark.parametrize("redis_server", [False, True], indir
 
 @pytest.fixture
 def running(stack: StoreSettings, tmp_path: Path) -> Iterator[Service]:
-    with service(stack, tmp_path) as found:
+    with forked_service(stack, tmp_path) as found:
         yield found
 
 
@@ -77,7 +77,7 @@ def test_requests_and_jobs_go_on_without_a_broker(
 def test_jobs_whose_wake_ups_are_lost_start_all_the_same(
     running: Service, redis_server: RedisServer
 ) -> None:
-    queued = [running.create(updates=3) for _ in range(3)]
+    queued = [running.create(updates=3) for _ in range(2)]
     running.until(lambda: running.doorbell.published >= 1)
     redis_server.kill()
     redis_server.start()

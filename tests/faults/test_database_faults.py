@@ -17,7 +17,7 @@ from store.engine import open_database
 from store.settings import StoreSettings
 from store.states import JobStatus
 from tests.faults import invariants
-from tests.faults.harness import Service, service
+from tests.faults.harness import Service, forked_service
 from tests.faults.http import Api, served
 from tests.faults.postgres import PostgresServer, restartable_server
 
@@ -46,7 +46,7 @@ def running_on(server: PostgresServer, folder: Path, **times: float) -> Iterator
     settings = StoreSettings(
         data_dir=folder / "data", secret_key=SecretStr("0" * 64), database_url=address
     )
-    with service(settings, folder, **times) as running:
+    with forked_service(settings, folder, **times) as running:
         yield running
 
 

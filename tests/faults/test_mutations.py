@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,9 +14,11 @@ import pytest
 from sqlalchemy import text
 
 from store.engine import open_database
+from tests.servers.forks import fork_server
 from worker.settings import child_environment
 
 ROOT: Final = Path(__file__).parents[2]
+IN_COPY: Final = Path(__file__).with_name("pytest_in_copy.py")
 _COPIED: Final = ("shortft_core", "store", "worker", "migrations", "tests")
 _LINKED: Final = ("pyproject.toml", "shapes", "shortft_core/bundled")
 
@@ -124,42 +124,39 @@ def mutated(copy: Path, mutation: Mutation) -> Iterator[None]:
     file.write_text(code, encoding="utf-8")
 
 
-def run(copy: Path, *checks: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Run:
+    """How pytest ended, and what it said."""
+
+    code: int
+    said: str
+
+
+def run(copy: Path, *checks: str) -> Run:
     """What pytest says of these tests in the copy."""
     # Only the plugins that the project's settings name: others take long to load.
     plugins = ["-p", "pytest_timeout", "-p", "pytest_socket", "-p", "no:cacheprovider"]
-    command = ["-m", "pytest", "-q", "--show-capture=no", *plugins, *checks]
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=copy,
-        env=child_environment(
-            {
-                "PYTHONPATH": str(copy),
-                # A file that changes within a second must not be taken from a cache.
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            }
-        ),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    words = [str(IN_COPY), str(copy), "-q", "--show-capture=no", *plugins, *checks]
+    log = copy / "pytest.log"
+    log.unlink(missing_ok=True)
+    env = child_environment({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    code = fork_server().start(words, env=env, folder=copy, log=log).wait(100.0)
+    return Run(code, log.read_text())
 
 
 def test_with_all_protections_every_check_is_green(copy: Path) -> None:
     checks = sorted({mutation.check for mutation in MUTATIONS})
     found = run(copy, *checks)
-    assert found.returncode == 0, found.stdout
-    assert f"{len(checks)} passed" in found.stdout
+    assert found.code == 0, found.said
+    assert f"{len(checks)} passed" in found.said
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_without_one_protection_its_check_is_red(copy: Path, mutation: Mutation) -> None:
     with mutated(copy, mutation):
         found = run(copy, mutation.check)
-    assert found.returncode == 1, found.stdout
-    assert "1 failed" in found.stdout
+    assert found.code == 1, found.said
+    assert "1 failed" in found.said
 
 
 def test_a_writer_of_sqlite_has_the_lock_from_the_beginning(sqlite_template: Path) -> None:

@@ -17,11 +17,11 @@ from shortft_core.events import LogLine
 from store import events, leases
 from store.settings import StoreSettings
 from tests.faults import invariants
-from tests.faults.harness import Service, service
-from tests.faults.http import Api, served
+from tests.faults.harness import Service, forked_service
+from tests.faults.http import TLS, Api, served
 
-CLIENTS: Final = 24
-EVENTS: Final = 150
+CLIENTS: Final = 6
+EVENTS: Final = 60
 _ID: Final = "id: "
 
 
@@ -56,7 +56,7 @@ async def follow(client: httpx2.AsyncClient, job_id: str, draw: random.Random) -
     seen: list[int] = []
     while True:
         headers = {"Last-Event-ID": str(seen[-1])} if seen else {}
-        leaves_after = draw.randint(1, 40)
+        leaves_after = draw.randint(1, 16)
         try:
             async with client.stream(
                 "GET", f"/jobs/{job_id}/events/stream", headers=headers
@@ -76,7 +76,9 @@ async def follow(client: httpx2.AsyncClient, job_id: str, draw: random.Random) -
 async def follow_all(api: Api, job_id: str, kills: list[int]) -> list[list[int]]:
     """What each reader was told; meanwhile the API is killed and started again."""
     limits = httpx2.Limits(max_connections=None)
-    async with httpx2.AsyncClient(base_url=api.url, timeout=60.0, limits=limits) as client:
+    async with httpx2.AsyncClient(
+        base_url=api.url, timeout=60.0, limits=limits, verify=TLS
+    ) as client:
         readers = [
             asyncio.create_task(follow(client, job_id, random.Random(number)))
             for number in range(CLIENTS)
@@ -95,10 +97,10 @@ def _has_events(api: Api, job_id: str, count: int) -> bool:
 def test_readers_that_are_cut_off_miss_and_repeat_nothing(
     stack: StoreSettings, tmp_path: Path
 ) -> None:
-    with service(stack, tmp_path) as running, served(running) as api:
+    with forked_service(stack, tmp_path) as running, served(running) as api:
         job_id = running.create()
         with told(running, job_id):
-            seen = asyncio.run(follow_all(api, job_id, [40, 90]))
+            seen = asyncio.run(follow_all(api, job_id, [15, 35]))
         invariants.check_history(running, job_id)
         last = running.job(job_id).event_seq
     # Created, claimed, and failed, besides the lines.

@@ -15,7 +15,7 @@ from store.broker import Queue
 from store.settings import StoreSettings
 from store.states import JobStatus
 from tests.faults import invariants
-from tests.faults.harness import TIMES, Service, service
+from tests.faults.harness import TIMES, Service, forked_service
 
 ON_SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("stack", ["postgresql"], indirect=True)
@@ -23,7 +23,7 @@ ON_POSTGRESQL = pytest.mark.parametrize("stack", ["postgresql"], indirect=True)
 
 @pytest.fixture
 def running(stack: StoreSettings, tmp_path: Path) -> Iterator[Service]:
-    with service(stack, tmp_path) as found:
+    with forked_service(stack, tmp_path) as found:
         yield found
 
 
