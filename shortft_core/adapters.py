@@ -73,13 +73,21 @@ class BranchedLinear(nn.Module):
         active = self.switch.active
         if not active:
             return out
-        down = torch.cat([self._weight(self.down, i) for i in active]).to(x.dtype)
-        up = torch.cat([self._weight(self.up, i) for i in active], dim=1).to(x.dtype)
-        return out + self.switch.scale * F.linear(F.linear(x, down), up)
+        down = _joined([self._weight(self.down, i) for i in active], dim=0).to(x.dtype)
+        up = _joined([self._weight(self.up, i) for i in active], dim=1).to(x.dtype)
+        increment = F.linear(F.linear(x, down), up)
+        scale = self.switch.scale
+        # Times one is the same bits for one more pass over the activations.
+        return out + (increment if scale == 1 else scale * increment)
 
     def _weight(self, weights: nn.ParameterList, branch: int) -> Tensor:
         weight: Tensor = weights[branch - 1]
         return weight.detach() if branch in self.switch.detached else weight
+
+
+def _joined(weights: Sequence[Tensor], dim: int) -> Tensor:
+    """Those of one branch are not copied."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights), dim=dim)
 
 
 class AdapterBank:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -51,10 +52,8 @@ class OpenClip(ClipEmbedder):
     """An open_clip model with open_clip's own tokenizer."""
 
     def __init__(self, model: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-        from open_clip.tokenizer import SimpleTokenizer
-
         super().__init__(model, device=device, dtype=dtype)
-        self._tokenizer: Any = SimpleTokenizer(context_length=model.context_length)
+        self._tokenizer = _tokenizer(model.context_length)
         self.image_size = model.visual.image_size[0]
         self.width = model.visual.output_dim
         self.max_tokens = model.context_length
@@ -67,6 +66,14 @@ class OpenClip(ClipEmbedder):
 
     def _count_tokens(self, prompt: str) -> int:
         return len(self._tokenizer.encode(prompt)) + 2
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(context_length: int) -> Any:
+    """Made once: unpacking its vocabulary takes longer than reading a small model."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=context_length)
 
 
 def build(
