@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -83,7 +83,7 @@ def _method(name: str, scratch: Path) -> Method:
 
 def _model() -> StableDiffusion:
     tokenizer = tiny._tokenizer()
-    unet, vae, text_encoder = tiny._unet(), tiny._vae(), tiny._text_encoder(tokenizer)
+    unet, vae, text_encoder = _unet(), tiny._vae(), tiny._text_encoder(tokenizer)
     for module in (unet, vae, text_encoder):
         module.double()
         for index, (name, weight) in enumerate(sorted(module.named_parameters())):
@@ -107,6 +107,20 @@ def _model() -> StableDiffusion:
         tokenizer=tokenizer,
         scheduler=scheduler,
         device=torch.device("cpu"),
+    )
+
+
+def _unet() -> UNet2DConditionModel:
+    """The one that was recorded with; it has a level more than the tests of `shortft_core` need."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
     )
 
 

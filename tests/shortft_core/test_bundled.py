@@ -91,7 +91,7 @@ def test_samples_show_what_their_prompts_ask_for() -> None:
         )
     ]
     model = models.load(Source(name="shapes"), device=torch.device("cpu"), dtype=torch.float32)
-    images = base_sampler(model, steps=25, batch_size=6).images(wanted, range(6))
+    images = base_sampler(model, steps=15, batch_size=6).images(wanted, range(6))
     scenes = [scene for prompt in wanted if (scene := parse(prompt))]
     readings = reader.read(reader.load_reader().eval(), images)
     agreement = total(compare(*pair) for pair in zip(readings, scenes, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from shortft_core.spec.read import parse_spec
 
 @pytest.fixture
 def content(tiny_folder: Path) -> dict[str, Any]:
+    return content_of(tiny_folder)
+
+
+def content_of(tiny_folder: Path) -> dict[str, Any]:
     return {
         "base_model": {"path": str(tiny_folder)},
         "method": {"type": "draft_k", "steps": 3, "rank": 2, "batch_size": 2, "updates": 4},
@@ -53,9 +58,15 @@ def run(spec: AlignSpec, path: Path, stop_after: int | None = None) -> list[Even
     return events
 
 
-def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    events = run(parse_spec(content), path)
+@pytest.fixture(scope="module")
+def whole(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+    """The folder and the events of a run that nothing stopped; for reading."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    return path, run(parse_spec(content_of(tiny_folder)), path)
+
+
+def test_the_folder_holds_everything(whole: tuple[Path, list[Event]]) -> None:
+    path, events = whole
     assert list(read_jsonl(path / "events.jsonl")) == events[1:]
     assert events[0].type == "job.phase"
     stored = AlignSpec.model_validate_json((path / "spec.json").read_text())
@@ -71,20 +82,19 @@ def test_the_folder_holds_everything(content: dict[str, Any], tmp_path: Path) ->
 
 @pytest.mark.parametrize("stop_after", [0, 1, 2, 4])
 def test_a_run_that_is_stopped_even_while_it_evaluates_equals_a_whole_one(
-    content: dict[str, Any], tmp_path: Path, stop_after: int
+    content: dict[str, Any], whole: tuple[Path, list[Event]], tmp_path: Path, stop_after: int
 ) -> None:
-    spec = parse_spec(content)
+    spec, (path, events) = parse_spec(content), whole
     stopped = run(spec, tmp_path / "parts", stop_after=stop_after)
     resumed = run(spec, tmp_path / "parts")
-    whole = run(spec, tmp_path / "whole")
     assert [e.first_update for e in resumed if isinstance(e, RunStarted)] == [stop_after + 1]
     assert [e.outcome for e in stopped if isinstance(e, RunFinished)] == ["stopped"]
     assert [e.outcome for e in resumed if isinstance(e, RunFinished)] == ["completed"]
-    assert evaluations([*stopped, *resumed]) == evaluations(whole)
-    assert [update for update, _ in evaluations(whole)] == [2, 4]
+    assert evaluations([*stopped, *resumed]) == evaluations(events)
+    assert [update for update, _ in evaluations(events)] == [2, 4]
     for name in ("adapter", "best"):
         ours = load_file(tmp_path / "parts" / name / "branch_1.safetensors")
-        theirs = load_file(tmp_path / "whole" / name / "branch_1.safetensors")
+        theirs = load_file(path / name / "branch_1.safetensors")
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -108,10 +118,12 @@ def test_checkpoints_hold_adapters_where_asked(content: dict[str, Any], tmp_path
     assert any(not torch.equal(early[key], final[key]) for key in final)
 
 
-def test_a_folder_belongs_to_one_specification(content: dict[str, Any], tmp_path: Path) -> None:
-    run(parse_spec(content), tmp_path)
+def test_a_folder_belongs_to_one_specification(
+    content: dict[str, Any], whole: tuple[Path, list[Event]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole[0], tmp_path / "run")
     with pytest.raises(UserError, match="another specification"):
-        run(parse_spec(content | {"seed": 1}), tmp_path)
+        run(parse_spec(content | {"seed": 1}), folder)
 
 
 def test_a_wrong_path_can_be_corrected(content: dict[str, Any], tmp_path: Path) -> None:

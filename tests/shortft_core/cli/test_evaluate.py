@@ -120,7 +120,8 @@ def test_the_bundled_model_is_judged_with_its_own_weights(
 
 
 def test_the_oracle_may_be_the_only_judge(run_evaluate: Evaluate) -> None:
-    printed = run_evaluate("--prompts", "shapes-eval", "--reward", "oracle", "--count", "1")
+    few = ("--count", "1", "--steps", "2")
+    printed = run_evaluate("--prompts", "shapes-eval", "--reward", "oracle", *few)
     assert "oracle" in printed
     assert "target" not in printed
 

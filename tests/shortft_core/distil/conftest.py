@@ -11,7 +11,7 @@ import pytest
 from shortft_core.spec.distil import DistilSpec
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_spec(tiny_folder: Path) -> Callable[..., DistilSpec]:
     """The specification, with changes."""
 

@@ -20,7 +20,7 @@ from shortft_core.spec import PromptSource, Source
 from shortft_core.spec.distil import DistilEvaluation, DistilSpec
 from shortft_core.weights import BUNDLED
 
-COUNT = 4
+COUNT = 2
 FOLDER = BUNDLED / "shapes-shortcut"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,11 +29,28 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tiny_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Event]]:
+    """A run that nothing stopped, and what it told; tests that go on with it take a copy."""
+    folder, events = tmp_path_factory.mktemp("distil") / "run", list[Event]()
+    assert run_distil(tiny_spec(), folder, emit=events.append) == folder
+    return folder, events
+
+
+@pytest.fixture
+def finished(whole: tuple[Path, list[Event]], tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return shutil.copytree(whole[0], tmp_path / "finished")
+
+
 def test_the_folder_holds_everything(
-    tiny_spec: MakeSpec, load_tiny: Callable[..., StableDiffusion], tmp_path: Path
+    tiny_spec: MakeSpec,
+    load_tiny: Callable[..., StableDiffusion],
+    whole: tuple[Path, list[Event]],
 ) -> None:
-    spec, folder, events = tiny_spec(), tmp_path / "run", list[Event]()
-    assert run_distil(spec, folder, emit=events.append) == folder
+    spec, (folder, events) = tiny_spec(), whole
     assert list(read_jsonl(folder / "events.jsonl")) == events
     phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
     assert phases == ["trajectories", "training", "report"]
@@ -60,7 +78,7 @@ def test_the_folder_holds_everything(
 def test_a_few_step_generator_jumps_from_noise_to_image(
     tiny_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    run_distil(tiny_spec(few_step=True), tmp_path, emit=lambda _: None)
+    run_distil(tiny_spec(few_step=True, updates=1), tmp_path, emit=lambda _: None)
     card = read_card(tmp_path / CARD_FILE)
     assert card.kind == "few_step"
     assert card.jumps == ((876, 376), (376, CLEAN))
@@ -69,7 +87,7 @@ def test_a_few_step_generator_jumps_from_noise_to_image(
 
 @pytest.mark.parametrize("polls", [1, 4, 7])
 def test_stopped_anywhere_it_ends_in_the_same_file(
-    tiny_spec: MakeSpec, tmp_path: Path, polls: int
+    tiny_spec: MakeSpec, whole: tuple[Path, list[Event]], tmp_path: Path, polls: int
 ) -> None:
     asked: list[int] = []
 
@@ -78,29 +96,26 @@ def test_stopped_anywhere_it_ends_in_the_same_file(
         return len(asked) >= polls
 
     spec = tiny_spec()
-    run_distil(spec, tmp_path / "whole", emit=lambda _: None)
     parts = tmp_path / "parts"
     assert run_distil(spec, parts, emit=lambda _: None, should_stop=should_stop) is None
     assert not (parts / LORA_FILE).exists()
     assert run_distil(spec, parts, emit=lambda _: None) == parts
-    assert same(load_file(parts / LORA_FILE), load_file(tmp_path / "whole" / LORA_FILE))
+    assert same(load_file(parts / LORA_FILE), load_file(whole[0] / LORA_FILE))
 
 
-def test_a_finished_run_is_repeated_without_training(tiny_spec: MakeSpec, tmp_path: Path) -> None:
-    run_distil(tiny_spec(), tmp_path, emit=lambda _: None)
-    before = load_file(tmp_path / LORA_FILE)
+def test_a_finished_run_is_repeated_without_training(tiny_spec: MakeSpec, finished: Path) -> None:
+    before = load_file(finished / LORA_FILE)
     events: list[Event] = []
-    run_distil(tiny_spec(), tmp_path, emit=events.append)
-    assert same(load_file(tmp_path / LORA_FILE), before)
-    (finished,) = (event for event in events if isinstance(event, RunFinished))
-    assert finished.outcome == "completed"
-    assert finished.updates == 4
+    run_distil(tiny_spec(), finished, emit=events.append)
+    assert same(load_file(finished / LORA_FILE), before)
+    (ended,) = (event for event in events if isinstance(event, RunFinished))
+    assert ended.outcome == "completed"
+    assert ended.updates == 4
 
 
-def test_another_specification_is_refused(tiny_spec: MakeSpec, tmp_path: Path) -> None:
-    run_distil(tiny_spec(), tmp_path, emit=lambda _: None)
+def test_another_specification_is_refused(tiny_spec: MakeSpec, finished: Path) -> None:
     with pytest.raises(UserError, match="another specification"):
-        run_distil(tiny_spec(seed=1), tmp_path, emit=lambda _: None)
+        run_distil(tiny_spec(seed=1), finished, emit=lambda _: None)
 
 
 def test_a_wrong_path_can_be_corrected_in_the_same_folder(
@@ -109,7 +124,8 @@ def test_a_wrong_path_can_be_corrected_in_the_same_folder(
     folder = tmp_path / "run"
     with pytest.raises(WeightsError, match="model_index"):
         run_distil(tiny_spec(base_model={"path": str(tmp_path)}), folder, emit=lambda _: None)
-    assert run_distil(tiny_spec(), folder, emit=lambda _: None) == folder
+    small = tiny_spec(trajectories=2, updates=1)
+    assert run_distil(small, folder, emit=lambda _: None) == folder
 
 
 def test_held_out_prompts_are_the_given_ones_or_a_split(tiny_spec: MakeSpec) -> None:

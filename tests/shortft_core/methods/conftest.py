@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from shortft_core import methods, models
+from shortft_core import methods
 from shortft_core.lora_files import write_kohya
 from shortft_core.methods import Batch
 from shortft_core.methods.backpropagation import Backpropagation
 from shortft_core.models.stable_diffusion import StableDiffusion
 from shortft_core.rewards import Composite
 from shortft_core.schedule import Plan
-from shortft_core.spec import AnyMethod, Source
+from shortft_core.spec import AnyMethod
+from tests.shortft_core.conftest import fresh_copy
 
 Weights = Sequence[nn.Parameter]
 BATCH = Batch(prompts=("a red circle", "a blue star"), seeds=(5, 6))
@@ -41,12 +41,9 @@ def batch() -> Batch:
 
 
 @pytest.fixture(scope="session")
-def loaded(tiny_folder: Path) -> StableDiffusion:
+def loaded(tiny: StableDiffusion) -> StableDiffusion:
     """The tiny model in float64, its images inside [0, 1], where clamping is the identity."""
-    loaded = models.load(
-        Source(path=str(tiny_folder)), device=torch.device("cpu"), dtype=torch.float32
-    )
-    assert isinstance(loaded, StableDiffusion)
+    loaded = fresh_copy(tiny)
     for module in (loaded.denoiser, loaded.vae, loaded.text_encoder):
         module.double()
     loaded.vae.decoder.conv_out.weight.data *= 0.1
@@ -56,14 +53,8 @@ def loaded(tiny_folder: Path) -> StableDiffusion:
 
 @pytest.fixture
 def model(loaded: StableDiffusion) -> Callable[[], StableDiffusion]:
-    """Fresh copies of it: reading the files again takes longer than most proofs."""
-
-    def fresh() -> StableDiffusion:
-        other = copy.copy(loaded)
-        other.denoiser, other.vae = copy.deepcopy(loaded.denoiser), copy.deepcopy(loaded.vae)
-        return other
-
-    return fresh
+    """Fresh copies of it."""
+    return lambda: fresh_copy(loaded)
 
 
 @pytest.fixture(scope="session")
@@ -140,28 +131,41 @@ def gradients() -> Callable[..., dict[int, list[Tensor]]]:
 
 
 @pytest.fixture
-def slopes() -> Callable[..., tuple[float, float]]:
-    """(autograd, central difference) of the loss along one random direction of the weights."""
+def slopes() -> Callable[..., list[tuple[float, float]]]:
+    """(autograd, central difference) of the loss along a random direction of each group."""
 
-    def find(
-        method: Backpropagation, weights: Weights, batch: Batch = BATCH
-    ) -> tuple[float, float]:
+    def find(method: Backpropagation, *groups: Weights) -> list[tuple[float, float]]:
         generator = torch.Generator().manual_seed(9)
-        along = [torch.randn(w.shape, generator=generator, dtype=torch.float64) for w in weights]
+        ways = [
+            [torch.randn(w.shape, generator=generator, dtype=torch.float64) for w in weights]
+            for weights in groups
+        ]
         method.bank.denoiser.zero_grad(set_to_none=True)
-        method.loss(batch).loss.backward()
-        pairs = zip(weights, along, strict=True)
-        autograd = sum((w.grad * d).sum().item() for w, d in pairs if w.grad is not None)
-        values, width = [], 1e-5
-        for sign in (1, -1):
-            for weight, direction in zip(weights, along, strict=True):
-                weight.data += sign * width * direction
-            values.append(method.loss(batch).loss.item())
-            for weight, direction in zip(weights, along, strict=True):
-                weight.data -= sign * width * direction
-        return autograd, (values[0] - values[1]) / (2 * width)
+        method.loss(BATCH).loss.backward()
+        return [
+            (_slope(weights, way), _difference(method, weights, way))
+            for weights, way in zip(groups, ways, strict=True)
+        ]
 
     return find
+
+
+def _slope(weights: Weights, way: Sequence[Tensor]) -> float:
+    pairs = zip(weights, way, strict=True)
+    return sum((w.grad * d).sum().item() for w, d in pairs if w.grad is not None)
+
+
+def _difference(method: Backpropagation, weights: Weights, way: Sequence[Tensor]) -> float:
+    values, width = [], 1e-5
+    for sign in (1, -1):
+        for weight, direction in zip(weights, way, strict=True):
+            weight.data += sign * width * direction
+        # A value needs no graph, but the leash looks at attached calls only.
+        with torch.set_grad_enabled(method.leash_weight > 0):
+            values.append(method.loss(BATCH).loss.item())
+        for weight, direction in zip(weights, way, strict=True):
+            weight.data -= sign * width * direction
+    return (values[0] - values[1]) / (2 * width)
 
 
 @pytest.fixture

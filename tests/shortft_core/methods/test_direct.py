@@ -16,7 +16,7 @@ from shortft_core.rewards import Composite
 from shortft_core.spec import Direct, Source
 
 Build = Callable[..., Backpropagation]
-Slopes = Callable[..., tuple[float, float]]
+Slopes = Callable[..., list[tuple[float, float]]]
 Calls = Callable[[nn.Module], list[tuple[bool, int]]]
 
 
@@ -35,7 +35,7 @@ def test_its_chain_is_the_trailing_one_of_the_few_step_model(build: Build) -> No
 
 def test_its_gradient_is_exact(build: Build, slopes: Slopes) -> None:
     method = build("direct", guidance_scale=1.0)
-    autograd, difference = slopes(method, method.bank.parameters(1))
+    ((autograd, difference),) = slopes(method, method.bank.parameters(1))
     assert autograd == pytest.approx(difference, rel=1e-6)
 
 

@@ -75,7 +75,8 @@ def directional_derivative(method: DraftKMethod) -> tuple[float, float]:
     for sign in (1, -1):
         for weight, along in zip(weights, direction, strict=True):
             weight.data += sign * width * along
-        values.append(method.loss(BATCH).loss.item())
+        with torch.no_grad():
+            values.append(method.loss(BATCH).loss.item())
         for weight, along in zip(weights, direction, strict=True):
             weight.data -= sign * width * along
     return autograd, (values[0] - values[1]) / (2 * width)

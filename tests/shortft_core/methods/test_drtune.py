@@ -52,33 +52,36 @@ def test_wherever_the_chain_stops_the_gradient_at_pure_noise_is_the_same(
         assert gradient.item() == pytest.approx(exact, rel=1e-12)
 
 
-@pytest.mark.parametrize(("timestep", "weight"), [(981, -1.4438), (501, -0.1044), (1, -0.01214)])
 def test_one_trained_step_has_the_gradient_of_its_closed_form(
-    build: Build, gradients: Gradients, batch: Batch, timestep: int, weight: float
+    build: Build, gradients: Gradients, batch: Batch
 ) -> None:
     """w_t (d eps / d theta)^T grad r, with w_t = b_t sqrt(A_0 / A_(t - 20))."""
     method = build("drtune", steps=50)
-    grid = [e.timestep for e in method.inference_plan]
-    at = grid.index(timestep)
-    plan = drtune_plan(method.inference_plan, {50 - at})
-    ours = gradients(method, plan)[1]
-    args, bank, alphas = (batch.prompts, batch.seeds), method.bank, method.model.alphas_cumprod
+    args, alphas = (batch.prompts, batch.seeds), method.model.alphas_cumprod
+    before: dict[int, Tensor] = {}
     with torch.no_grad():
-        before = method.denoising.run(plan[:at], method.denoising.start(batch.seeds), *args)
-        clean = method.denoising.run(plan[at:], before, *args)
+        clean = method.denoising.run(
+            method.inference_plan,
+            method.denoising.start(batch.seeds),
+            *args,
+            lambda latents, evaluation, _: before.update({evaluation.timestep: latents}),
+        )
     clean.requires_grad_()
     (at_clean,) = torch.autograd.grad(method.objective(clean, *args).loss, clean)
-    noise = method.denoising.predict_noise(
-        before, method.inference_plan[at], method.model.encode_prompts(batch.prompts)
-    )
-    one, following = torch.ones(1, dtype=torch.float64), plan[at].next_timestep
-    b = ddim_step(0 * one, one, timestep, following, alphas).item()
-    w = b * math.sqrt(alphas[0] / alphas[max(following, 0)])
-    assert w == pytest.approx(weight, abs=5.1e-5)
-    closed = torch.autograd.grad(noise, bank.parameters(1), grad_outputs=w * at_clean)
-    for mine, theirs in zip(ours, closed, strict=True):
-        error = (mine - theirs).norm() / theirs.norm()
-        assert error < 1e-12
+    conditioning = method.model.encode_prompts(batch.prompts)
+    for timestep, weight in ((981, -1.4438), (501, -0.1044), (1, -0.01214)):
+        (at,) = (i for i, e in enumerate(method.inference_plan) if e.timestep == timestep)
+        plan = drtune_plan(method.inference_plan, {50 - at})
+        noise = method.denoising.predict_noise(before[timestep], plan[at], conditioning)
+        one, following = torch.ones(1, dtype=torch.float64), plan[at].next_timestep
+        b = ddim_step(0 * one, one, timestep, following, alphas).item()
+        w = b * math.sqrt(alphas[0] / alphas[max(following, 0)])
+        assert w == pytest.approx(weight, abs=5.1e-5)
+        weights = method.bank.parameters(1)
+        closed = torch.autograd.grad(noise, weights, grad_outputs=w * at_clean)
+        for mine, theirs in zip(gradients(method, plan)[1], closed, strict=True):
+            error = (mine - theirs).norm() / theirs.norm()
+            assert error < 1e-12
 
 
 def test_k_calls_are_attached_and_see_constants(build: Build, calls: Calls, batch: Batch) -> None:

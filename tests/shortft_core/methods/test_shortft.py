@@ -54,13 +54,13 @@ def test_the_denoisers_are_called_as_often_as_the_paper_says(
     method.enter_stage(stage)
     base, shortcut = calls(method.model.denoiser), calls(shortcut_of(method))
     outcome = method.loss(batch)
-    assert sorted(base) == [(False, 4)] * base_without + [(True, 4)] * base_with
+    assert base == [(False, 4)] * base_without + [(True, 4)] * base_with
     assert shortcut == [(True, 2)] * jumps
     assert outcome.evaluations == (base_with + jumps, base_without)
     assert method.training_plan()[-1].timestep == 1
 
 
-@pytest.mark.parametrize("attached", [1, 2, 12])
+@pytest.mark.parametrize("attached", [2, 12])
 def test_the_first_segment_attaches_what_is_asked(
     build: Build, calls: Calls, batch: Batch, attached: int
 ) -> None:
@@ -116,15 +116,14 @@ def spelled_out(plan: Plan, inference: Plan) -> Plan:
     return tuple(steps)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_with_jumps_spelled_out_every_stage_is_inference(
-    build: Build, batch: Batch, stage: int
-) -> None:
+def test_with_jumps_spelled_out_every_stage_is_inference(build: Build, batch: Batch) -> None:
     method = build("shortft")
-    method.enter_stage(stage)
-    plan = spelled_out(method.training_plan(), method.inference_plan)
-    assert len(plan) == 13
-    assert torch.equal(run(method, plan, batch), run(method, method.inference_plan, batch))
+    served = run(method, method.inference_plan, batch)
+    for stage in STAGES:
+        method.enter_stage(stage)
+        plan = spelled_out(method.training_plan(), method.inference_plan)
+        assert len(plan) == 13
+        assert torch.equal(run(method, plan, batch), served), stage
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -180,8 +179,9 @@ def test_stage_one_keeps_less_for_the_backward_pass_than_draft_8(
     build: Build, batch: Batch
 ) -> None:
     """Seven attached calls, three of them single, beside eight doubled ones."""
-    short, draft = build("shortft", steps=50), build("draft_k", steps=50, gradient_steps=8)
-    one = build("draft_k", steps=50, gradient_steps=1)
+    short, draft = build("shortft"), build("draft_k", gradient_steps=8)
+    assert counts(short.training_plan())[0] == 7
+    one = build("draft_k", gradient_steps=1)
     kept = {
         name: SavedBytes(*parts(method)).measure(method, batch)
         for name, method in {"shortft": short, "draft_8": draft, "draft_1": one}.items()
@@ -199,8 +199,9 @@ def test_a_pool_spares_calls_and_changes_no_bit(
         prefix = counts(plain.training_plan())[1]
         first, second = pooled.loss(batch), pooled.loss(batch)
         assert (first.evaluations[1], second.evaluations[1]) == (made, again)
-        assert plain.loss(batch).evaluations[1] == prefix
-        assert torch.equal(first.loss, plain.loss(batch).loss)
+        whole = plain.loss(batch)
+        assert whole.evaluations[1] == prefix
+        assert torch.equal(first.loss, whole.loss)
         assert torch.equal(second.loss, first.loss)
         ours, theirs = gradients(pooled), gradients(plain)
         assert ours.keys() == theirs.keys() == set(range(stage, 5))
@@ -213,8 +214,9 @@ def test_a_pool_serves_each_image_its_own_prefix(build: Build, batch: Batch) -> 
     other = Batch(prompts=batch.prompts, seeds=(7, 8))
     for method in (plain, pooled):
         method.enter_stage(3)
+    expected = {images.seeds: plain.loss(images).loss for images in (batch, other)}
     for images in (batch, other, batch, other):
-        assert torch.equal(pooled.loss(images).loss, plain.loss(images).loss)
+        assert torch.equal(pooled.loss(images).loss, expected[images.seeds])
 
 
 def test_there_is_no_pool_while_the_first_branch_trains(build: Build, batch: Batch) -> None:

@@ -133,9 +133,9 @@ def test_no_gradient_between_the_images_of_a_batch(
 
 
 def test_thirty_steps_of_ascent_raise_it(differentiable: Composite, pictures: Pictures) -> None:
-    images = pictures(2, 64, 64)
-    before = differentiable.score(images, PROMPTS[:2])
+    images = pictures(1, 64, 64)
+    before = differentiable.score(images, PROMPTS[:1])
     for _ in range(30):
         slope = gradient(differentiable, images)
-        images = (images + 0.01 * slope / slope.abs().amax(dim=(1, 2, 3), keepdim=True)).clamp(0, 1)
-    assert (differentiable.score(images, PROMPTS[:2]) > before).all()
+        images = (images + 0.01 * slope / slope.abs().amax()).clamp(0, 1)
+    assert (differentiable.score(images, PROMPTS[:1]) > before).all()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-SCRIPT: Final = Path(__file__).with_name("train_jobs.py")
+from shortft_core.models.stable_diffusion import StableDiffusion
+from shortft_core.spec import AlignSpec
+from tests.shortft_core.trainer.train_jobs import join, train_all
+
 SHORTFT: Final = {"type": "shortft", "stage_shares": [0.5, 0.5], "segments": 2}
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "shortft": SHORTFT | {"updates": 3, "prefix_pool": 4},
@@ -22,50 +25,68 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def jobs(path: Path, few_step: Path, batch_size: int) -> Path:
-    """The jobs of METHODS as a file."""
+def jobs(few_step: Path, batch_size: int) -> dict[str, AlignSpec]:
+    """The jobs of METHODS."""
     common: dict[str, Any] = {
         "steps": 4,
         "guidance_scale": 2.0,
         "rank": 2,
         "batch_size": batch_size,
     }
-    contents: dict[str, Any] = {}
+    specs = {}
     for name, options in METHODS.items():
         own: dict[str, Any] = (
             {"shortcut": {"path": str(few_step)}} if options["type"] == "shortft" else {}
         )
-        contents[name] = {
-            "base_model": {"path": "tiny"},
-            "method": common | own | options,
-            "rewards": [{"name": "brightness"}],
-            "prompts": {"inline": ["a red circle", "a blue star", "a red star"]},
-        }
-    path.write_text(json.dumps(contents))
-    return path
+        specs[name] = AlignSpec.model_validate(
+            {
+                "base_model": {"path": "tiny"},
+                "method": common | own | options,
+                "rewards": [{"name": "brightness"}],
+                "prompts": {"inline": ["a red circle", "a blue star", "a red star"]},
+            }
+        )
+    return specs
 
 
 @pytest.fixture(scope="module")
 def results(
-    tiny_folder: Path, few_step: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny: StableDiffusion, few_step: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
-    """Where one process, and where two of them, left what they trained."""
+    """Where one process, and where two of them, left what they trained.
+
+    The two are forks of this one, which has everything imported: the launchers are tried in
+    tests/worker/train/test_several_devices.py.
+    """
     folder = tmp_path_factory.mktemp("parallel")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    found = {}
-    for processes, launcher in {1: [], 2: launch}.items():
-        found[processes] = folder / str(processes)
-        file = jobs(folder / f"{processes}.json", few_step, batch_size=2 // processes)
-        paths = [str(path) for path in (SCRIPT, file, tiny_folder, found[processes])]
-        done = subprocess.run(
-            [sys.executable, *launcher, *paths],
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
+    found = {processes: folder / str(processes) for processes in (1, 2)}
+    ranks = [
+        get_context("fork").Process(
+            target=be_one_of_two, args=(rank, jobs(few_step, 1), tiny, found[2]), daemon=True
         )
-        assert done.returncode == 0, done.stderr[-4000:]
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        train_all(jobs(few_step, 2), tiny, found[1])
+        for process in ranks:
+            process.join(timeout=90)
+        assert [process.exitcode for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
     return found
+
+
+def be_one_of_two(
+    rank: int, specs: dict[str, AlignSpec], model: StableDiffusion, out: Path
+) -> None:
+    """The life of one process."""
+    join(rank, 2, out.with_name("meeting-point"))
+    train_all(specs, model, out)
+    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", METHODS)

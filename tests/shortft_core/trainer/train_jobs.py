@@ -1,32 +1,40 @@
-"""Trains some jobs as one process of however many were launched; run by test_parallel.py."""
+"""Trains some jobs as one process of however many there are; run by test_parallel.py."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
-from shortft_core import methods, models, rewards
+from shortft_core import methods, rewards
 from shortft_core.artifacts import LocalStore
 from shortft_core.checkpoint import Checkpoints
 from shortft_core.evaluate import Evaluator, Panel
 from shortft_core.events import Event, StepMetrics
 from shortft_core.generate import Sampler
-from shortft_core.spec import AlignSpec, Source
+from shortft_core.models.stable_diffusion import StableDiffusion
+from shortft_core.spec import AlignSpec
 from shortft_core.trainer import Trainer
+from tests.shortft_core.conftest import fresh_copy
 
-CPU = torch.device("cpu")
+
+def train_all(jobs: Mapping[str, AlignSpec], model: StableDiffusion, out: Path) -> None:
+    """Trains each job into a folder of its name."""
+    for name, spec in jobs.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        train(spec, fresh_copy(model), out / name)
 
 
-def train(spec: AlignSpec, folder: Path, out: Path) -> None:
+def train(spec: AlignSpec, model: StableDiffusion, out: Path) -> None:
     """Trains in float64 and writes the branches, and the metrics of every update."""
-    model = models.load(Source(path=str(folder)), device=CPU, dtype=torch.float32)
-    for part in (model.denoiser, model.vae, model.text_encoder):  # type: ignore[attr-defined]
+    for part in (model.denoiser, model.vae, model.text_encoder):
         part.double()
-    reward = rewards.build(spec.rewards, device=CPU, dtype=torch.float32)
+    reward = rewards.build(spec.rewards, device=model.device, dtype=torch.float32)
     method = methods.build(spec.method, model=model, reward=reward, seed=spec.seed)
     for branch in range(1, method.bank.branches + 1):
         for weight in method.bank.parameters(branch):
@@ -55,8 +63,14 @@ def train(spec: AlignSpec, folder: Path, out: Path) -> None:
     (out / f"{rank}.json").write_text(json.dumps(steps))
 
 
-if __name__ == "__main__":
-    jobs, model_folder, results = map(Path, sys.argv[1:])
-    for name, content in json.loads(jobs.read_text()).items():
-        (results / name).mkdir(parents=True, exist_ok=True)
-        train(AlignSpec.model_validate(content), model_folder, results / name)
+def join(rank: int, processes: int, meeting_point: Path) -> None:
+    """Makes this forked process one of several, as a launcher does by its environment."""
+    # What accelerate knows of the process that this one was forked from.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for scope in ("", "LOCAL_"):
+        place = {f"{scope}RANK": f"{rank}", f"{scope}WORLD_SIZE": f"{processes}"}
+        os.environ |= place  # noqa: TID251 - for accelerate, which is told in no other way
+    # They meet in a file: no port that another process may take first.
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=processes
+    )
