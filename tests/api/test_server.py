@@ -26,7 +26,8 @@ class Brief(Server):
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 def test_what_lives_as_long_as_the_server_is_kept_out_of_collections(stack: StoreSettings) -> None:
     settings = ApiSettings(port=0)
-    server = Brief(create_app(settings, stack), settings, {"version": 1})
+    quiet: dict[str, object] = {"version": 1, "disable_existing_loggers": False}
+    server = Brief(create_app(settings, stack), settings, quiet)
     gc.collect()
     alive = len(gc.get_objects())
     try:
