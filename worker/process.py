@@ -82,6 +82,8 @@ class WorkerProcess:
     ) -> None:
         self.kind: Kind = kind
         self.stopping = threading.Event()
+        self._introduced = threading.Event()
+        """Set once it has tried to write its row, from which a claim copies the device."""
         self._drained = threading.Event()
         self._database = open_database(store_settings.database_address())
         self._doorbell = open_doorbell(store_settings, role="worker")
@@ -118,6 +120,8 @@ class WorkerProcess:
 
     def drain(self) -> None:
         """Works until nothing is due; what a message makes a thread of Celery do."""
+        # A message may come before the first beat.
+        self._introduced.wait()
         with self._counting:
             self._draining += 1
         try:
@@ -155,8 +159,8 @@ class WorkerProcess:
             self.drain()
 
     def _beat(self) -> None:
-        # The first look comes behind the first beat: a claim copies the device from the row.
         self._say_alive("ready")
+        self._introduced.set()
         self.look()
         seconds = self._context.store_settings.heartbeat_seconds
         while not self.stopping.wait(seconds):

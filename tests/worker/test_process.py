@@ -39,6 +39,21 @@ def test_each_kind_has_a_builder(kind: str) -> None:
 
 
 @ON_SQLITE
+def test_a_message_that_comes_early_waits_for_the_row(stack: StoreSettings, tmp_path: Path) -> None:
+    """A claim copies the device from it."""
+    settings = WorkerSettings(work_dir=tmp_path / "work", grace_seconds=5.0)
+    process = WorkerProcess("default", 1, stack.model_copy(update=TIMES), settings)
+    message = threading.Thread(target=process.drain)
+    message.start()
+    message.join(0.3)
+    assert message.is_alive()
+    process.start()
+    message.join(30.0)
+    assert not message.is_alive()
+    process.stop()
+
+
+@ON_SQLITE
 def test_it_says_that_it_lives_and_that_it_ends(stack: StoreSettings, tmp_path: Path) -> None:
     scaled = stack.model_copy(update=TIMES)
     settings = WorkerSettings(work_dir=tmp_path / "work", grace_seconds=5.0)
