@@ -85,9 +85,9 @@ class BranchedLinear(nn.Module):
         return weight.detach() if branch in self.switch.detached else weight
 
 
-def _joined(weights: Sequence[Tensor], dim: int) -> Tensor:
+def _joined(weights: list[Tensor], dim: int) -> Tensor:
     """Those of one branch are not copied."""
-    return weights[0] if len(weights) == 1 else torch.cat(list(weights), dim=dim)
+    return weights[0] if len(weights) == 1 else torch.cat(weights, dim=dim)
 
 
 class AdapterBank:

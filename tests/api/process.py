@@ -1,19 +1,23 @@
-"""The service as a process of its own: real sockets, real signals."""
+"""The service as a process of its own, with real sockets and signals; and commands without one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx2
+import pytest
 from pydantic import SecretStr
+from typer import Typer
+from typer.testing import CliRunner, Result
 
-from store.settings import StoreSettings
+from shortft_core.cli import main
+from store.settings import StoreSettings, store_settings
 from tests.servers.processes import ends_with_parent, free_port, wait_until
 
 PATIENCE_SECONDS: Final = 60.0
@@ -59,6 +63,26 @@ def run(stack: StoreSettings, *arguments: str, **more: str) -> subprocess.Comple
         timeout=PATIENCE_SECONDS,
         check=False,
     )
+
+
+def invoke(app: Typer, *arguments: str, env: Mapping[str, str]) -> Result:
+    """What a command does in this process, with these variables beside its own."""
+    store_settings.cache_clear()
+    done = CliRunner(env=env).invoke(app, arguments)
+    store_settings.cache_clear()
+    return done
+
+
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
+    """Why `shortft` with these arguments refuses, on one line."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
+    monkeypatch.setattr(sys, "argv", ["shortft", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import socket
 import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from api.app import create_app
 from api.commands import keys_app
@@ -15,9 +15,9 @@ from migrations.run import downgrade
 from shortft_core.errors import UserError
 from store.api_keys import is_well_formed
 from store.engine import open_database
-from store.settings import StoreSettings, store_settings
+from store.settings import StoreSettings
 from tests.api.conftest import SPEC
-from tests.api.process import Server, environment, run, serving
+from tests.api.process import Server, environment, invoke, run, serving
 from tests.servers.processes import wait_until
 
 sqlite = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -83,10 +83,7 @@ def test_keys_made_on_the_command_line_open_a_server_that_refuses_the_large_and_
 
 def _keys(stack: StoreSettings, *arguments: str) -> Result:
     """`python -m api keys …` without a process of its own."""
-    store_settings.cache_clear()
-    done = CliRunner(env=environment(stack)).invoke(keys_app, arguments)
-    store_settings.cache_clear()
-    return done
+    return invoke(keys_app, *arguments, env=environment(stack))
 
 
 def _refuses_what_is_too_large_or_torn(server: Server, key: str) -> None:

@@ -20,7 +20,7 @@ from shortft_core.errors import UserError
 from store import api_keys
 from store.engine import Database, open_database
 from store.models import ApiKey
-from store.settings import store_settings
+from tests.api.process import invoke
 from tests.servers.postgresql import administrate
 
 SECRET: Final = "0123456789abcdef" * 4
@@ -68,10 +68,7 @@ def _settings(url: URL) -> dict[str, str]:
 
 def _migrate_here(url: URL, *arguments: str) -> Result:
     """The command without a process of its own."""
-    store_settings.cache_clear()
-    done = CliRunner(env=_settings(url)).invoke(app, ["migrate", *arguments])
-    store_settings.cache_clear()
-    return done
+    return invoke(app, "migrate", *arguments, env=_settings(url))
 
 
 def _project_keys(database: Database) -> tuple[ApiKey, ...]:

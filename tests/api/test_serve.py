@@ -20,11 +20,11 @@ from api.embedded.child import Child, Program
 from api.embedded.house import NotStartedError, free_port, open_house
 from shortft_client import Client
 from shortft_client.errors import NotAllowedError
-from shortft_core.cli import main
 from shortft_core.errors import UserError
 from shortft_core.events import RunStarted, StepMetrics
 from store.settings import StoreSettings
 from tests.api.embedded_service import EmbeddedService, contract_job, embedded, processes_of
+from tests.api.process import refusal
 from tests.servers.processes import wait_until
 
 pytestmark = pytest.mark.timeout(400)
@@ -97,17 +97,12 @@ def test_a_second_one_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
     port = service.address.rpartition(":")[2]
     for options, cause in (
         (("--data-dir", str(service.folder)), f"a service runs in {service.folder} already"),
         (("--data-dir", str(tmp_path), "--port", port), f"127.0.0.1:{port} cannot be listened on"),
     ):
-        monkeypatch.setattr(sys, "argv", ["shortft", "serve", *options])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        assert cause in " ".join(capsys.readouterr().err.split())
+        assert cause in refusal(monkeypatch, capsys, "serve", *options)
 
 
 def test_a_watcher_misses_nothing_when_http_is_killed(service: EmbeddedService) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from torch import nn
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from shortft_core.models.stable_diffusion import StableDiffusion
-
-_Module = TypeVar("_Module", bound="nn.Module")
 
 WORDS = ("a", "red", "circle", "blue", "star")
 
@@ -137,29 +133,11 @@ def load_tiny(tiny: StableDiffusion) -> Callable[..., StableDiffusion]:
 
 
 def fresh_copy(model: StableDiffusion) -> StableDiffusion:
-    """A model with modules and weights of its own, in a tenth of the time of reading the files."""
+    """A model with modules and weights of its own, without reading the files again."""
     other = copy.copy(model)
-    other.denoiser = _copied(model.denoiser)
-    other.vae, other.text_encoder = _copied(model.vae), _copied(model.text_encoder)
+    other.denoiser, other.vae = copy.deepcopy(model.denoiser), copy.deepcopy(model.vae)
+    other.text_encoder = copy.deepcopy(model.text_encoder)
     other._conditioning = dict(model._conditioning)
-    return other
-
-
-def _copied(module: _Module) -> _Module:
-    """What copy.deepcopy gives for a module without hooks, in a tenth of its time."""
-    from torch.nn import Parameter
-
-    other = copy.copy(module)
-    own = vars(other)
-    own |= {name: dict(value) for name, value in own.items() if type(value) is dict}
-    own |= {name: OrderedDict(value) for name, value in own.items() if type(value) is OrderedDict}
-    for name, weight in other._parameters.items():
-        if weight is not None:
-            other._parameters[name] = Parameter(weight.detach().clone(), weight.requires_grad)
-    for name, buffer in other._buffers.items():
-        other._buffers[name] = None if buffer is None else buffer.clone()
-    for name, child in other._modules.items():
-        other._modules[name] = None if child is None else _copied(child)
     return other
 
 

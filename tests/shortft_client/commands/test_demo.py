@@ -21,11 +21,11 @@ from api.embedded.settings import environment
 from api.settings import ApiSettings
 from migrations.run import upgrade
 from shortft_client import Client
-from shortft_core.cli import main
 from store.engine import open_database
 from store.server_secret import secret_file
 from store.settings import StoreSettings
 from tests.api.embedded_service import QUICK, contract_job, processes_of
+from tests.api.process import refusal
 
 pytestmark = pytest.mark.timeout(600)
 """The service starts, the bundled model is tuned, and two workers load it."""
@@ -122,12 +122,8 @@ def test_a_job_that_could_not_be_drawn_is_refused_before_anything_starts(
     spec = {**SPEC, "evaluation": {} if prompts is None else {"prompts": prompts}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     options = ["--folder", str(tmp_path / "run"), "--spec", str(tmp_path / "spec.yaml")]
-    monkeypatch.setattr(sys, "argv", ["shortft", "demo", *options])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer puts its own there
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert "evaluation.prompts: the demo draws them" in " ".join(capsys.readouterr().err.split())
+    said = refusal(monkeypatch, capsys, "demo", *options)
+    assert "evaluation.prompts: the demo draws them" in said
     assert not (tmp_path / "run").exists()
 
 
