@@ -19,7 +19,7 @@ OUTAGES: Final = (
     InterfaceError,
     PoolTimeoutError,
     BusyError,
-    # All that a worker writes names its token: done twice, it ends as if done once.
+    # What is written about a job is signed; a generation that ended is held by nobody any more.
     LostCommitError,
 )
 """What a database that is away, full or overrun raises; anything else is a fault of the code."""

@@ -76,6 +76,8 @@ class Job(Leased, Base):
     """What its last worker computes on."""
     log_number: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Number of the last log line."""
+    receipt: Mapped[str | None] = mapped_column(String(32))
+    """Of the last transaction that its worker has written."""
     latest_metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     artifacts: Mapped[list[Artifact]] = relationship(

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from sqlalchemy.orm import Session
 
 from shortft_core.events import AlertRaised, EvaluationDone, Event
-from store import events, logs
+from store import events, logs, receipts
 from store.engine import Database
 from store.transitions import Lease
 from worker.outages import until_answered
@@ -72,7 +72,19 @@ class Records:
         return until_answered(query, self._give_up)
 
     def _transact(self, work: Callable[[Session], _T]) -> _T:
-        return until_answered(lambda: self._database.transact(work), self._give_up)
+        """The result of a transaction that is written once, even if a commit gets no answer."""
+        receipt = receipts.new_receipt()
+        results: list[_T] = []
+
+        def signed(session: Session) -> _T:
+            job_id = self.lease.row_id
+            if results and receipts.is_signed(session, job_id, receipt):
+                return results[-1]
+            results.append(work(session))
+            receipts.sign(session, job_id, receipt)
+            return results[-1]
+
+        return until_answered(lambda: self._database.transact(signed), self._give_up)
 
     def _append(self, session: Session, noted: Sequence[Event], lines: Sequence[str]) -> None:
         if noted:
