@@ -6,7 +6,8 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 BIN := .venv/bin
 READY := .venv/.ready
 CODE := shortft_core store migrations api worker shortft_client shapes benchmarks tests
-# More than cores: many tests wait for processes.
+# More than cores: many tests wait for processes. They and those that they start keep bytecode: to
+# rewrite the assertions of all tests anew takes every worker 9 seconds of a core.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
@@ -31,7 +32,7 @@ serve: $(READY) ## Run the service on this machine until Ctrl-C
 	$(BIN)/shortft serve
 
 test: $(READY) ## Run every test that needs no GPU and no network
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: format lint types contracts docs ## Everything CI checks beside the tests
 
