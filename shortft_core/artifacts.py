@@ -26,6 +26,12 @@ class Stat:
     modified_at: datetime
 
 
+def file_sha256(path: Path) -> str:
+    """Hash of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class ArtifactStore(Protocol):
     """Bytes under keys such as `checkpoints/000050/state.safetensors`.
 

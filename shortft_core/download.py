@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx2
 
-from shortft_core.artifacts import atomic_file
+from shortft_core.artifacts import atomic_file, file_sha256
 from shortft_core.errors import MissingWeightsError, WeightsError
 from shortft_core.settings import settings
 
@@ -28,8 +28,8 @@ def fetch(url: str, *, name: str, sha256: str | None) -> Path:
     if not path.is_file():
         _download(url, path, record, name=name, expected=expected)
     elif expected is None:
-        _record(record, _file_sha256(path))
-    elif (found := _file_sha256(path)) != expected:
+        _record(record, file_sha256(path))
+    elif (found := file_sha256(path)) != expected:
         raise WeightsError(
             name,
             f"the cached file has sha256 {found}, not {expected}",
@@ -80,8 +80,3 @@ def _record(record: Path, sha256: str) -> None:
 
 def _recorded(record: Path) -> str | None:
     return record.read_text(encoding="ascii").strip() if record.is_file() else None
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from shortft_core.adapter_card import (
     readme,
 )
 from shortft_core.adapters import AdapterBank
+from shortft_core.artifacts import file_sha256
 from shortft_core.errors import ArtifactError, UserError
 from shortft_core.generate import Sampler
 from shortft_core.lora_files import KOHYA_PREFIX, module_key, write_kohya, write_peft
@@ -258,5 +258,4 @@ def _header(
 def _sha256(path: Path) -> str:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

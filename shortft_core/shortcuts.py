@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from shortft_core import catalog
 from shortft_core.adapters import carries_bank
+from shortft_core.artifacts import file_sha256
 from shortft_core.catalog import ShortcutEntry, Weights
 from shortft_core.catalog.shortcuts import ShortcutUse
 from shortft_core.errors import (
@@ -216,9 +216,3 @@ def _merged(
     merge_into(denoiser, deltas, field=field)
     denoiser.requires_grad_(False).eval()
     return model.with_denoiser(denoiser, fingerprint_suffix=sha256)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ Every loader goes through here, so no file can run code, and a wrong file is ref
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shortft_core import catalog, download
+from shortft_core.artifacts import file_sha256
 from shortft_core.catalog import Weights
 from shortft_core.errors import MissingWeightsError, WeightsError
 from shortft_core.settings import settings
@@ -242,8 +242,7 @@ def _only_tensors(content: Any, path: Path, field: str) -> dict[str, Tensor]:
 
 
 def _verify(path: Path, expected: str, field: str) -> None:
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = file_sha256(path)
     if actual != expected:
         raise WeightsError(
             field,

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from fsspec.core import url_to_fs
 
-from shortft_core.artifacts import ArtifactStore, LocalStore, Stat, atomic_file
+from shortft_core.artifacts import ArtifactStore, LocalStore, Stat, atomic_file, file_sha256
 from shortft_core.errors import ArtifactError, UserError
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -81,8 +81,8 @@ class FolderStore(LocalStore):
     def write_file(self, key: str, source: Path) -> StoredObject:
         """Copies through the core's atomic file, hashing on the way."""
         digest, size = hashlib.sha256(), 0
-        with atomic_file(self._path(key)) as file:
-            for chunk in _chunks(source):
+        with source.open("rb") as opened, atomic_file(self._path(key)) as file:
+            while chunk := opened.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += file.write(chunk)
         return StoredObject(key, digest.hexdigest(), size)
@@ -119,11 +119,9 @@ class BucketStore:
 
     def write_file(self, key: str, source: Path) -> StoredObject:
         """One upload, in parts where the file is large; it appears when the last part is there."""
-        digest = hashlib.sha256()
-        for chunk in _chunks(source):
-            digest.update(chunk)
+        sha256 = file_sha256(source)
         self._filesystem.put_file(str(source), self._path(key))
-        return StoredObject(key, digest.hexdigest(), source.stat().st_size)
+        return StoredObject(key, sha256, source.stat().st_size)
 
     def read(self, key: str, *, sha256: str | None = None) -> bytes:
         """Reads everything and compares its hash where one is given."""
@@ -196,10 +194,19 @@ def _named(key: str) -> Iterator[None]:
         raise ArtifactError(f"there is no artifact {key}") from error
 
 
-def _chunks(source: Path) -> Iterator[bytes]:
-    with source.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+def copy_to_file(objects: ObjectStore, key: str, target: Path) -> str:
+    """Copies an object into a file that a power loss does not empty; returns its sha256.
+
+    Raises ArtifactError when absent.
+    """
+    digest = hashlib.sha256()
+    with objects.open(key) as source, target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

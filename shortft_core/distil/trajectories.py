@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +17,7 @@ from shortft_core.errors import ArtifactError
 from shortft_core.models import DiffusionModel
 from shortft_core.sampling import ddim_step, derive_seed, initial_latents
 from shortft_core.schedule import CLEAN
-from shortft_core.spec import Spec
+from shortft_core.spec.common import Spec, identity
 
 _STATES = "states"
 
@@ -43,8 +41,7 @@ class Recording(Spec):
 
     def sha256(self) -> str:
         """Identity: the header of every stored chunk carries it."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return identity(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

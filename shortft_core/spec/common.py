@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Set as AbstractSet
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +16,12 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def identity(spec: Spec, fields: AbstractSet[str] | None = None) -> str:
+    """sha256 of a specification, or of some of its fields: equal content, equal hashes."""
+    content = spec.model_dump(mode="json", include=None if fields is None else set(fields))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Source(Spec):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from shortft_core.spec.common import PromptSource, Source, Spec
+from shortft_core.spec.common import PromptSource, Source, Spec, identity
 from shortft_core.spec.rewards import (
     MOST_REWARDS,
     AnyReward,
@@ -92,5 +90,4 @@ class DistilSpec(Spec):
 
     def sha256(self) -> str:
         """Identity of the specification: equal specs, equal hashes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return identity(self)

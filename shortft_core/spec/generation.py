@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shortft_core.spec.common import Source, Spec
+from shortft_core.spec.common import Source, Spec, identity
 from shortft_core.spec.rewards import AnyReward
 
 MOST_IMAGES = 16
@@ -71,7 +69,7 @@ class GenerationSpec(Spec):
             "kind", "base_model", "adapters", "negative_prompt", "steps", "guidance_scale",
             "height", "width",
         }  # fmt: skip
-        return _digest(self, shared)
+        return identity(self, shared)
 
 
 class ScoredImage(Spec):
@@ -93,13 +91,8 @@ class ScoreSpec(Spec):
 
     def batch_key(self) -> str:
         """Equal for requests that the same reward models answer."""
-        return _digest(self, {"kind", "rewards"})
+        return identity(self, {"kind", "rewards"})
 
 
 AnyGeneration = Annotated[GenerationSpec | ScoreSpec, Field(discriminator="kind")]
 """Content of a generation's `request`."""
-
-
-def _digest(spec: Spec, fields: set[str]) -> str:
-    canonical = json.dumps(spec.model_dump(mode="json", include=fields), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from shortft_core.spec.common import PromptSource, Source, Spec
+from shortft_core.spec.common import PromptSource, Source, Spec, identity
 from shortft_core.spec.distil import DistilSpec
 from shortft_core.spec.methods import AnyMethod
 from shortft_core.spec.rewards import MOST_REWARDS, AnyReward
@@ -76,8 +74,7 @@ class AlignSpec(Spec):
 
     def sha256(self) -> str:
         """Identity of the specification: equal specs, equal hashes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return identity(self)
 
 
 def _kind(content: object) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shortft_core.adapter_card import CARD_FILE, Origin
 from shortft_core.adapters import AdapterBank, carries_bank
+from shortft_core.artifacts import file_sha256
 from shortft_core.errors import DivergedError, UserError
 from shortft_core.export import load_adapter, noise_schedule, read_adapter, save_adapter
 from shortft_core.generate import Sampler, base_sampler
@@ -21,7 +22,6 @@ from shortft_core.lora_files import write_kohya
 from shortft_core.models.stable_diffusion import StableDiffusion
 from shortft_core.schedule import inference_plan
 from shortft_core.serving import Scaled, serve
-from shortft_core.shortcuts import file_sha256
 from shortft_core.spec import Source
 
 LoadTiny = Callable[..., StableDiffusion]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shortft_core import catalog, models, shortcuts
 from shortft_core.adapters import AdapterBank
+from shortft_core.artifacts import file_sha256
 from shortft_core.catalog import SHORTCUTS
 from shortft_core.errors import (
     ArtifactError,
@@ -61,7 +62,7 @@ def distilled(folder: Path, model: StableDiffusion, **changes: object) -> Source
         "jumps": jumps(chain),
         "rank": 2,
         "file": path.name,
-        "sha256": shortcuts.file_sha256(path),
+        "sha256": file_sha256(path),
         "report": Report(
             trajectories=1, jumps=(error,), image_rmse=0.1, naive_image_rmse=0.2, rewards={}
         ),
@@ -189,7 +190,7 @@ def test_a_lora_of_any_origin_is_merged_first(load_tiny: LoadTiny, tmp_path: Pat
     model = load_tiny()
     path = write(tmp_path / "style.safetensors")
     merged, sha256 = shortcuts.with_lora(Source(path=str(path)), model)
-    assert sha256 == shortcuts.file_sha256(path)
+    assert sha256 == file_sha256(path)
     assert isinstance(merged, StableDiffusion)
     assert not torch.equal(predict(merged), predict(model))
     with pytest.raises(UserError, match="the catalog holds no LoRA of this kind"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -14,13 +13,12 @@ from typing import Final
 from shortft_core.adapter_card import CARD_FILE, read_card
 from shortft_core.errors import ArtifactError
 from shortft_core.spec.generation import ServedAdapter
-from store.objects import ObjectStore
+from store.objects import ObjectStore, copy_to_file
 
 DEFAULT_BYTES: Final = 8 << 30
 """Forty adapters of SD 1.5 with four branches of rank 64."""
 IN_USE_SECONDS: Final = 3600.0
 """What was asked for within this time is kept, whatever its size: a child may be reading it."""
-_CHUNK_BYTES: Final = 1 << 20
 
 
 class AdapterCache:
@@ -91,15 +89,7 @@ class AdapterCache:
 
 def fetch(objects: ObjectStore, key: str, path: Path, sha256: str) -> None:
     """Copies an object into a file; raises ArtifactError if it is absent or was changed."""
-    digest = hashlib.sha256()
-    with objects.open(key) as source, path.open("wb") as target:
-        while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            target.write(chunk)
-        # The folder it lies in is trusted later: a power loss shall not leave an empty file there.
-        target.flush()
-        os.fsync(target.fileno())
-    if digest.hexdigest() != sha256:
+    if copy_to_file(objects, key, path) != sha256:
         raise ArtifactError(f"{key} has changed: its sha256 is not {sha256}")
 
 

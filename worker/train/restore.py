@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from shortft_core.events import (
 from store import events, jobs, object_keys, prompt_sets, results
 from store.errors import NotFoundError
 from store.models import Checkpoint, Job
-from store.objects import ObjectStore
+from store.objects import ObjectStore, copy_to_file
 from worker.outages import storing
 from worker.train.records import Records
 from worker.train.stored import MANIFEST_FILE, STATE_FILE, TRAJECTORIES
@@ -33,7 +32,6 @@ from worker.train.stored import MANIFEST_FILE, STATE_FILE, TRAJECTORIES
 EVENTS_FILE: Final = "events.jsonl"
 _TYPES: Final = frozenset(kind.model_fields["type"].default for kind in get_args(Event))
 _PAGE: Final = 500
-_CHUNK_BYTES: Final = 1 << 20
 
 
 class _Found(StrEnum):
@@ -169,16 +167,7 @@ class Restorer:
         if not storing(key, lambda: self.objects.exists(key), self.give_up):
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
-        return storing(key, lambda: _copy(self.objects, key, target), self.give_up)
-
-
-def _copy(objects: ObjectStore, key: str, target: Path) -> str:
-    digest = hashlib.sha256()
-    with objects.open(key) as source, target.open("wb") as file:
-        while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            file.write(chunk)
-    return digest.hexdigest()
+        return storing(key, lambda: copy_to_file(self.objects, key, target), self.give_up)
 
 
 def _candidates(session: Session, job: Job) -> tuple[Checkpoint, ...]:
