@@ -15,6 +15,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from api.loopback import is_loopback
 from api.problems import ProblemError
 from api.service import AnyService, Service
+from api.urls import unversioned
 from store import api_keys
 from store.api_keys import Scope
 from store.jobs import DEFAULT_PROJECT
@@ -35,7 +36,7 @@ SECURITY_SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
 """How the document says that a key is shown. The gate reads the headers, before any route."""
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="shortft"'}
 _OPEN: Final = re.compile(
-    r"(/v1)?/(healthz|readyz|version|metrics|openapi\.json|docs(/[^/]*)?|problems/[^/]*)"
+    r"/(healthz|readyz|version|metrics|openapi\.json|docs(/[^/]*)?|problems/[^/]*)"
 )
 """Paths that ask nobody who they are."""
 _MAKE_ONE: Final = "make a key on the machine of the service with `shortft keys create`"
@@ -76,7 +77,7 @@ async def admit(request: Request) -> None:
 
 def is_open(path: str) -> bool:
     """Whether a path is answered whoever asks."""
-    return _OPEN.fullmatch(path) is not None
+    return _OPEN.fullmatch(unversioned(path)) is not None
 
 
 async def reads_figures(request: Request, service: AnyService) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from api.auth import Caller
 from api.problems import ProblemError
 from api.schemas.common import checked_id
+from api.schemas.jobs import LONGEST_LABEL, LONGEST_LABEL_TEXT, MOST_LABELS
 from api.schemas.problems import Mistake
 from api.service import Service
 from api.texts import WHY, unstorable
@@ -28,9 +29,6 @@ from store import prompt_sets
 from store.errors import NotFoundError
 
 AnyJob = AlignSpec | DistilSpec
-_MOST_LABELS: Final = 16
-_LONGEST_NAME: Final = 64
-_LONGEST_TEXT: Final = 512
 _MOST_INLINE_PROMPTS: Final = 1_000
 _MOST_INLINE_CHARACTERS: Final = 200_000
 _CODES: Final = (
@@ -77,11 +75,11 @@ def _mistakes(service: Service, caller: Caller, spec: AnyJob) -> Iterator[UserEr
 
 
 def _labels(metadata: dict[str, str]) -> Iterator[UserError]:
-    if len(metadata) > _MOST_LABELS:
-        yield UserError("metadata", f"it has {len(metadata)} labels", f"Keep {_MOST_LABELS}")
+    if len(metadata) > MOST_LABELS:
+        yield UserError("metadata", f"it has {len(metadata)} labels", f"Keep {MOST_LABELS}")
     for name, text in metadata.items():
-        if not 0 < len(name) <= _LONGEST_NAME or len(text) > _LONGEST_TEXT:
-            limits = f"Keep names to {_LONGEST_NAME} characters and texts to {_LONGEST_TEXT}"
+        if not 0 < len(name) <= LONGEST_LABEL or len(text) > LONGEST_LABEL_TEXT:
+            limits = f"Keep names to {LONGEST_LABEL} characters and texts to {LONGEST_LABEL_TEXT}"
             yield UserError("metadata", "a label is too long, or has no name", limits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -12,9 +12,17 @@ from api.schemas.common import Answer
 from shortft_core.spec import AlignSpec, DistilSpec
 from store.states import JobStatus, Verb
 
-_Key = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
-_Text = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
-Metadata = Annotated[dict[_Key, _Text], Field(max_length=16, examples=[{"team": "vision"}])]
+MOST_LABELS: Final = 16
+LONGEST_LABEL: Final = 64
+"""Characters of a label's name."""
+LONGEST_LABEL_TEXT: Final = 512
+_Key = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_LABEL, pattern=r"^[^\x00]*$")
+]
+_Text = Annotated[str, StringConstraints(max_length=LONGEST_LABEL_TEXT, pattern=r"^[^\x00]*$")]
+Metadata = Annotated[
+    dict[_Key, _Text], Field(max_length=MOST_LABELS, examples=[{"team": "vision"}])
+]
 """The caller's own labels: 16 at most, names of 64 and texts of 512 characters."""
 Priority = Annotated[int, Field(ge=-100, le=100)]
 SPEC_EXAMPLE = {
