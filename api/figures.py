@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,9 +19,8 @@ from api.service import Service
 from store import generations, jobs, statistics, workers
 from store.models import Worker
 from store.states import GenerationStatus
+from store.statistics import Histogram
 
-_NEWEST: Final = 10_000
-"""Finished rows that the histograms are made of."""
 _DURATIONS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
 _SHORT: Final = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120)
 _MOST_REWARDS: Final = 50
@@ -66,12 +64,9 @@ def _of_jobs(session: Session) -> Iterator[Metric]:
     for (status, code), count in statistics.finished_jobs(session).items():
         finished.add_metric([status, code or ""], count)
     yield finished
-    spans = statistics.job_spans(session, _NEWEST)
-    worked, waited = (
-        _known(s.worked_seconds for s in spans),
-        _known(s.waited_seconds for s in spans),
-    )
+    worked = statistics.job_durations(session, _DURATIONS)
     yield _histogram("job_duration_seconds", "From first start to end.", worked, _DURATIONS)
+    waited = statistics.job_waits(session, _DURATIONS)
     yield _histogram("queue_wait_seconds", "From creation to first start.", waited, _DURATIONS)
 
 
@@ -99,8 +94,7 @@ def _of_generations(session: Session) -> Iterator[Metric]:
         if status not in {GenerationStatus.QUEUED, GenerationStatus.RUNNING}:
             total.add_metric([status], counts[status])
     yield total
-    spans = statistics.generation_spans(session, _NEWEST)
-    worked = _known(span.worked_seconds for span in spans)
+    worked = statistics.generation_durations(session, _SHORT)
     yield _histogram("generation_seconds", "From first start to end.", worked, _SHORT)
 
 
@@ -120,10 +114,6 @@ def _of_workers(rows: Sequence[Worker]) -> Iterator[Metric]:
     yield age
 
 
-def _known(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"shortft_{name}", text, value=value)
 
@@ -140,10 +130,12 @@ def _labelled(name: str, text: str, label: str, values: dict[str, int]) -> Metri
 
 
 def _histogram(
-    name: str, text: str, values: Sequence[float], borders: Sequence[float]
+    name: str, text: str, found: Histogram, borders: Sequence[float]
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(f"shortft_{name}", text)
-    below = Counter(border for value in values for border in borders if value <= border)
-    buckets = [(str(float(border)), float(below[border])) for border in borders]
-    family.add_metric([], [*buckets, ("+Inf", float(len(values)))], sum(values))
+    buckets = [
+        (str(float(border)), float(count))
+        for border, count in zip(borders, found.below, strict=True)
+    ]
+    family.add_metric([], [*buckets, ("+Inf", float(found.count))], found.total_seconds)
     return family

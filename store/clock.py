@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Float, extract, func, select, type_coerce
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+_SECONDS_PER_DAY: Final = 86_400.0
+_Time = InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]
 
 
 def database_now(session: Session) -> datetime:
@@ -17,3 +21,10 @@ def database_now(session: Session) -> datetime:
         return datetime.now(tz=UTC)
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     return now.astimezone(UTC)
+
+
+def seconds_between(session: Session, begin: _Time, end: _Time) -> ColumnElement[float]:
+    """Of each row; null where a time is, and to about 0.1 ms on SQLite."""
+    if session.get_bind().dialect.name == "sqlite":
+        return (func.julianday(end) - func.julianday(begin)) * _SECONDS_PER_DAY
+    return type_coerce(extract("epoch", end - begin), Float())

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
+from store.clock import seconds_between
 from store.models import Generation, Job
 from store.states import TERMINAL, GenerationStatus, JobStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """When a row was made, first taken, and finished."""
+class Histogram:
+    """How long something took, over all rows that tell it."""
 
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime
-
-    @property
-    def waited_seconds(self) -> float | None:
-        """From its creation to its first start; None if it never started."""
-        return (self.started_at - self.created_at).total_seconds() if self.started_at else None
-
-    @property
-    def worked_seconds(self) -> float | None:
-        """From its first start to its end; None if it never started."""
-        return (self.finished_at - self.started_at).total_seconds() if self.started_at else None
+    below: tuple[int, ...]
+    """Of each border: how many took at most as long."""
+    count: int
+    total_seconds: float
 
 
 def finished_jobs(session: Session) -> Mapping[tuple[JobStatus, str | None], int]:
@@ -54,23 +45,39 @@ def running_metrics(session: Session, most: int) -> tuple[tuple[str, dict[str, A
     return tuple((job_id, metrics) for job_id, metrics in rows if metrics is not None)
 
 
-def job_spans(session: Session, most: int) -> tuple[Span, ...]:
-    """Times of the newest finished jobs."""
-    return _spans(session, Job, Job.status.in_(TERMINAL), most)
-
-
-def generation_spans(session: Session, most: int) -> tuple[Span, ...]:
-    """Times of the newest generations that succeeded."""
-    return _spans(session, Generation, Generation.status == GenerationStatus.SUCCEEDED, most)
-
-
-def _spans(
-    session: Session, table: type[Job | Generation], condition: ColumnElement[bool], most: int
-) -> tuple[Span, ...]:
-    rows = session.execute(
-        select(table.created_at, table.started_at, table.finished_at)
-        .where(condition)
-        .order_by(table.id.desc())
-        .limit(most)
+def job_durations(session: Session, borders: Sequence[float]) -> Histogram:
+    """Finished jobs, from their first start to their end."""
+    done = Job.status.in_(TERMINAL)
+    return _histogram(
+        session, seconds_between(session, Job.started_at, Job.finished_at), done, borders
     )
-    return tuple(Span(made, started, ended) for made, started, ended in rows if ended is not None)
+
+
+def job_waits(session: Session, borders: Sequence[float]) -> Histogram:
+    """Finished jobs, from their creation to their first start."""
+    done = Job.status.in_(TERMINAL)
+    return _histogram(
+        session, seconds_between(session, Job.created_at, Job.started_at), done, borders
+    )
+
+
+def generation_durations(session: Session, borders: Sequence[float]) -> Histogram:
+    """Generations that succeeded, from their first start to their end."""
+    took = seconds_between(session, Generation.started_at, Generation.finished_at)
+    done = Generation.status == GenerationStatus.SUCCEEDED
+    return _histogram(session, took, done, borders)
+
+
+def _histogram(
+    session: Session,
+    seconds: ColumnElement[float],
+    condition: ColumnElement[bool],
+    borders: Sequence[float],
+) -> Histogram:
+    """Rows without one of the two times count nowhere."""
+    below = (func.count(case((seconds <= border, 1))) for border in borders)
+    total = func.coalesce(func.sum(seconds), 0.0)
+    *counts, count, sum_seconds = session.execute(
+        select(*below, func.count(seconds), total).where(condition)
+    ).one()
+    return Histogram(tuple(counts), count, float(sum_seconds))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import pytest
 
 from shortft_core.events import RunStarted, StepMetrics
 from store import events, jobs, leases, results, statistics
 from store.leases import Report
+from store.models import Job
 from store.pages import PageRequest
 from store.states import JobStatus
 
@@ -39,16 +43,32 @@ def test_finished_jobs_are_counted_with_their_errors_and_times(bench: Bench) -> 
     bench.database.transact(lambda session: jobs.cancel(session, queued))
     with bench.database.read() as session:
         counts = statistics.finished_jobs(session)
-        spans = statistics.job_spans(session, 10)
-        newest = statistics.job_spans(session, 1)
     assert counts == {
         (JobStatus.SUCCEEDED, None): 1,
         (JobStatus.FAILED, "nan_loss"): 1,
         (JobStatus.CANCELLED, None): 1,
     }
-    assert [span.worked_seconds is None for span in spans] == [True, False, False]
-    assert all(span.worked_seconds >= 0 for span in spans if span.worked_seconds is not None)
-    assert newest == spans[:1]
+
+
+def test_histograms_hold_all_finished_rows(bench: Bench) -> None:
+    """However many: a count that falls would look like a restart to a monitor."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    for worked in (0.5, 5.0, 90_061.25, None):
+        job = bench.create()
+        started = begin + timedelta(seconds=60)
+        times = {"created_at": begin, "finished_at": started + timedelta(seconds=worked or 0)}
+        bench.set(Job, job.id, status=JobStatus.CANCELLED, **times)
+        bench.set(Job, job.id, started_at=None if worked is None else started)
+    bench.create()
+    with bench.database.read() as session:
+        worked_found = statistics.job_durations(session, (0.1, 1, 5.5, 100_000))
+        waited_found = statistics.job_waits(session, (59, 61))
+        none = statistics.generation_durations(session, (1,))
+    assert (worked_found.below, worked_found.count) == ((0, 1, 2, 3), 3)
+    assert worked_found.total_seconds == pytest.approx(90_066.75, abs=1e-3)
+    assert (waited_found.below, waited_found.count) == ((0, 3), 3)
+    assert waited_found.total_seconds == pytest.approx(180.0, abs=1e-3)
+    assert none == statistics.Histogram((0,), 0, 0.0)
 
 
 def test_running_jobs_tell_their_latest_metrics(bench: Bench) -> None:
