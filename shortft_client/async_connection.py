@@ -14,7 +14,7 @@ from shortft_client.answers import Artifact, JobEvent
 from shortft_client.call import Call, Pages
 from shortft_client.download import Download
 from shortft_client.following import Following
-from shortft_client.retries import Outcome, Retries
+from shortft_client.retries import Outcome, Retries, may_be_done
 from shortft_client.wire import STREAM_TIMEOUT, failure, request_of, result_of
 
 T = TypeVar("T")
@@ -32,11 +32,13 @@ class AsyncConnection:
 
     async def send(self, call: Call[T]) -> T:
         """The result; raises ServiceError for a refusal, UnreachableError where no answer comes."""
+        lost = False
         for failures in count(1):
             outcome = await self._attempt(call)
             pause = self._retries.pause_seconds(failures, outcome)
             if pause is None:
-                return result_of(call, outcome, self._address)
+                return result_of(call, outcome, self._address, lost=lost)
+            lost = lost or may_be_done(outcome)
             await asyncio.sleep(pause)
         raise AssertionError("counting does not end")
 
@@ -60,13 +62,13 @@ class AsyncConnection:
                     following.path, headers=following.headers(), timeout=STREAM_TIMEOUT
                 ) as source:
                     outcome = source.response
-                    if outcome.is_success:
+                    if following.begin(outcome):
                         async for frame in source:
                             for event in following.take(frame):
                                 yield event
                     else:
                         await outcome.aread()
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             if following.is_done:
                 return
@@ -88,7 +90,7 @@ class AsyncConnection:
     async def _attempt(self, call: Call[Any]) -> Outcome:
         try:
             return await self.http.send(request_of(self.http, call))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
 
     async def _fetch(self, download: Download) -> Outcome | None:
@@ -102,6 +104,6 @@ class AsyncConnection:
                     return response
                 async for chunk in response.aiter_bytes():
                     download.add(chunk)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx2
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shortft_client.errors import ServerFaultError
 
@@ -17,6 +17,8 @@ T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 Upload = tuple[str, tuple[str, bytes, str]]
 """Field name, and file name, content and media type."""
+_QUOTED: Final = 200
+"""How many characters of an answer an error shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,22 @@ class Pages(Generic[T]):
         return Call(method="GET", path=self.path, query=query, read=self._read)
 
     def _read(self, response: httpx2.Response) -> tuple[list[T], str | None]:
-        content = response.json()
-        more = content.get("last_id") if content.get("has_more") else None
-        return [self.item(item) for item in content["data"]], more
+        return understood(response, self._understood)
+
+    def _understood(self, content: dict[str, Any]) -> tuple[list[T], str | None]:
+        listed = Listed.model_validate(content)
+        more = listed.last_id if listed.has_more else None
+        return [self.item(item) for item in listed.data], more
+
+
+class Listed(BaseModel):
+    """A list as it comes, whole or one page of it."""
+
+    model_config = ConfigDict(title="list")
+
+    data: list[Any]
+    has_more: bool = False
+    last_id: str | None = None
 
 
 def path(*parts: str) -> str:
@@ -108,7 +123,24 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def reader(kind: type[Model]) -> Callable[[httpx2.Response], Model]:
     """A function that makes an object of a JSON body."""
-    return lambda response: kind.model_validate(read_json(response))
+    return lambda response: understood(response, kind.model_validate)
+
+
+def list_reader(kind: type[Model]) -> Callable[[httpx2.Response], list[Model]]:
+    """The same for a list that comes whole."""
+    return lambda response: understood(
+        response,
+        lambda content: [kind.model_validate(item) for item in Listed.model_validate(content).data],
+    )
+
+
+def understood(response: httpx2.Response, make: Callable[[dict[str, Any]], T]) -> T:
+    """What a JSON body means; raises ServerFaultError for one that means something else."""
+    content = read_json(response)
+    try:
+        return make(content)
+    except ValidationError as error:
+        raise unexpected(response.status_code, response.text, error) from error
 
 
 def read_json(response: httpx2.Response) -> dict[str, Any]:
@@ -116,8 +148,23 @@ def read_json(response: httpx2.Response) -> dict[str, Any]:
     try:
         content = response.json()
     except ValueError as error:
-        problem = {"detail": f"the answer is no JSON: {response.text[:200]}", "code": "no_json"}
-        raise ServerFaultError(response.status_code, problem) from error
+        raise unreadable(response.status_code, response.text, "no JSON", "no_json") from error
     if not isinstance(content, dict):
-        raise ServerFaultError(response.status_code, {"detail": "the answer is no object"})
+        raise unreadable(response.status_code, response.text, "no object")
     return content
+
+
+def unexpected(status: int, text: str, error: ValidationError) -> ServerFaultError:
+    """The error of JSON that lacks what was asked for."""
+    first = error.errors(include_url=False)[0]
+    reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    return unreadable(status, text, f"no {error.title} ({reason})")
+
+
+def unreadable(
+    status: int, text: str, what: str, code: str = "unexpected_answer"
+) -> ServerFaultError:
+    """The error of an answer that means nothing here, with its start."""
+    return ServerFaultError(
+        status, {"detail": f"the answer is {what}: {text[:_QUOTED]}", "code": code}
+    )

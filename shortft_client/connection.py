@@ -14,7 +14,7 @@ from shortft_client.answers import Artifact, JobEvent
 from shortft_client.call import Call, Pages
 from shortft_client.download import Download
 from shortft_client.following import Following
-from shortft_client.retries import Outcome, Retries
+from shortft_client.retries import Outcome, Retries, may_be_done
 from shortft_client.wire import STREAM_TIMEOUT, failure, request_of, result_of
 
 T = TypeVar("T")
@@ -32,11 +32,13 @@ class Connection:
 
     def send(self, call: Call[T]) -> T:
         """The result; raises ServiceError for a refusal, UnreachableError where no answer comes."""
+        lost = False
         for failures in count(1):
             outcome = self._attempt(call)
             pause = self._retries.pause_seconds(failures, outcome)
             if pause is None:
-                return result_of(call, outcome, self._address)
+                return result_of(call, outcome, self._address, lost=lost)
+            lost = lost or may_be_done(outcome)
             time.sleep(pause)
         raise AssertionError("counting does not end")
 
@@ -58,11 +60,11 @@ class Connection:
                     following.path, headers=following.headers(), timeout=STREAM_TIMEOUT
                 ) as source:
                     outcome = source.response
-                    if outcome.is_success:
+                    if following.begin(outcome):
                         yield from following.events(source)
                     else:
                         outcome.read()
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             if following.is_done:
                 return
@@ -84,7 +86,7 @@ class Connection:
     def _attempt(self, call: Call[Any]) -> Outcome:
         try:
             return self.http.send(request_of(self.http, call))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
 
     def _fetch(self, download: Download) -> Outcome | None:
@@ -96,6 +98,6 @@ class Connection:
                     return response
                 for chunk in response.iter_bytes():
                     download.add(chunk)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return error
         return None

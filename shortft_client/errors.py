@@ -107,7 +107,7 @@ class LimitedError(ServiceError):
 
 
 class ServerFaultError(ServiceError):
-    """The service failed, or is not able to answer now: 5xx."""
+    """The service failed, or is not able to answer now: 5xx; or its answer cannot be read."""
 
 
 _CLASSES: Final[Mapping[int, type[ServiceError]]] = {

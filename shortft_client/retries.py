@@ -10,11 +10,19 @@ import httpx2
 
 from shortft_client.errors import problem_of
 
-Outcome = httpx2.Response | httpx2.TransportError
-"""How a request ended: with an answer, or on the way."""
+Outcome = httpx2.Response | httpx2.RequestError
+"""How a request ended: with an answer, or on the way, which broken compression is too."""
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
 _LONGEST_ASKED_SECONDS: Final = 60.0
+_LOST: Final = frozenset({502, 504})
+"""What a proxy says of a service that it has asked without getting an answer."""
 _HOPELESS: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+_NEVER_SENT: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Retries:
 
 def is_transient(outcome: Outcome) -> bool:
     """Whether the same request may succeed a little later."""
-    if isinstance(outcome, httpx2.TransportError):
+    if isinstance(outcome, httpx2.RequestError):
         return not isinstance(outcome, _HOPELESS)
     if outcome.status_code == 409:
         # An earlier attempt of this very request is still being answered.
@@ -48,6 +56,13 @@ def is_transient(outcome: Outcome) -> bool:
         # A quota is not refilled by waiting a few seconds.
         return problem_of(outcome).get("code") != "quota_exceeded"
     return outcome.status_code in _TRANSIENT
+
+
+def may_be_done(outcome: Outcome) -> bool:
+    """Whether the service may have done what was asked, and only its answer was lost."""
+    if isinstance(outcome, httpx2.RequestError):
+        return not isinstance(outcome, _NEVER_SENT)
+    return outcome.status_code in _LOST
 
 
 def _asked_seconds(outcome: Outcome | None) -> float:

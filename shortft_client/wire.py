@@ -15,6 +15,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 60.0
 STREAM_TIMEOUT: Final = httpx2.Timeout(SILENCE_SECONDS, connect=_CONNECT_SECONDS)
+_NOT_FOUND: Final = 404
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -45,10 +46,16 @@ def request_of(http: httpx2.Client | httpx2.AsyncClient, call: Call[Any]) -> htt
     )
 
 
-def result_of(call: Call[T], outcome: Outcome, address: str) -> T:
-    """What the last outcome means; raises ServiceError or UnreachableError."""
-    if isinstance(outcome, httpx2.Response) and outcome.is_success:
-        return call.read(outcome)
+def result_of(call: Call[T], outcome: Outcome, address: str, *, lost: bool = False) -> T:
+    """What the last outcome means; raises ServiceError or UnreachableError.
+
+    `lost`: an earlier attempt may have been done, and only its answer was lost.
+    """
+    if isinstance(outcome, httpx2.Response):
+        # What the earlier attempt has removed is not there for this one.
+        is_removed = lost and call.method == "DELETE" and outcome.status_code == _NOT_FOUND
+        if outcome.is_success or is_removed:
+            return call.read(outcome)
     raise failure(outcome, address)
 
 

@@ -16,12 +16,14 @@ from shortft_client.answers import (
 )
 from shortft_client.call import (
     Call,
+    Model,
     Pages,
     delete,
     get,
     get_bytes,
     get_json,
     given,
+    list_reader,
     path,
     post,
     reader,
@@ -37,6 +39,7 @@ class JobFilter(TypedDict, total=False):
 
     status: str | Sequence[str]
     base_model: str
+    method: str
     reward: str
     q: str
     metadata: Mapping[str, str]
@@ -159,10 +162,5 @@ def content(spec: AnySpec) -> Any:
     return spec.model_dump(mode="json", exclude_unset=True) | {"kind": spec.kind}
 
 
-def _list(where: str, kind: type[Any], **query: Any) -> Call[list[Any]]:
-    return Call(
-        method="GET",
-        path=where,
-        query=given(query),
-        read=lambda response: [kind.model_validate(item) for item in response.json()["data"]],
-    )
+def _list(where: str, kind: type[Model], **query: Any) -> Call[list[Model]]:
+    return Call(method="GET", path=where, query=given(query), read=list_reader(kind))

@@ -33,6 +33,7 @@ class GenerationFields(TypedDict, total=False):
     score_with: Sequence[str | Mapping[str, Any]]
     output_format: str
     output_quality: int
+    metadata: Mapping[str, str]
 
 
 def generate(*, wait_seconds: float = 0.0, **fields: Unpack[GenerationFields]) -> Call[Generation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Scripted:
     chunks: tuple[bytes, ...] = ()
     length: int | None = None
     """Promised length; that of the chunks by default. -1 for none: the connection is closed."""
+    pause_seconds: float = 0.0
+    """Before each chunk."""
 
 
 Script = Callable[[Seen], Scripted]
@@ -124,6 +127,7 @@ def _send(handler: BaseHTTPRequestHandler, planned: Scripted) -> None:
         handler.send_header("Content-Length", str(length))
     handler.end_headers()
     for chunk in planned.chunks:
+        time.sleep(planned.pause_seconds)
         if chunk == CUT:
             _reset(handler)
             return

@@ -101,6 +101,13 @@ def test_pages_are_walked_to_their_end(client: Client) -> None:
     assert [one.id for one in client.jobs.list(limit=2, order="asc")] == made
 
 
+def test_lists_are_narrowed_by_method_too(client: Client) -> None:
+    made = client.jobs.create(SPEC)
+    assert made.method is not None
+    assert [one.id for one in client.jobs.list(method=made.method)] == [made.id]
+    assert list(client.jobs.list(method="another")) == []
+
+
 def test_what_a_job_says_is_read(client: Client, database: Database) -> None:
     job = client.jobs.create(SPEC)
     claimed = database.transact(lambda session: leases.claim(session, "wrk_a", ["default"]))
@@ -157,8 +164,10 @@ def test_generations_wait_are_cancelled_and_scores_are_asked_for(
 ) -> None:
     from PIL import Image
 
-    asked = client.generations.create(prompt="a", seed=1, base_model="shapes")
+    labels = {"team": "vision"}
+    asked = client.generations.create(prompt="a", seed=1, base_model="shapes", metadata=labels)
     assert (asked.status, asked.request["seeds"]) == ("queued", [1])
+    assert asked.request["metadata"] == labels
     assert client.generations.cancel(asked.id).status == "cancelled"
     ended = client.generations.wait(asked.id, timeout_seconds=1)
     assert ended.is_finished

@@ -305,6 +305,20 @@ def test_lists_are_awaited_page_by_page() -> None:
     ]
 
 
+def test_awaiting_takes_labels_and_filters_by_method() -> None:
+    async def use(address: str) -> None:
+        async with AsyncClient(address, retries=QUICK) as client:
+            await client.generate(prompt="a", metadata={"team": "vision"})
+            assert [found.id async for found in client.jobs.list(method="draft_k")] == ["job_1"]
+
+    done = {"id": "gen_1", "status": "succeeded", "created_at": "2026-01-01T00:00:00Z"}
+    with serving(in_turn(answer(done), answer({"data": [job()]}))) as server:
+        asyncio.run(use(server.address))
+    first, second = server.seen
+    assert first.json() == {"prompt": "a", "metadata": {"team": "vision"}}
+    assert second.path == "/jobs?method=draft_k"
+
+
 def test_methods_explain_themselves() -> None:
     with asking(in_turn(answer({}))) as (client, _seen):
         assert (client.jobs.create.__doc__ or "").startswith("Queues a job")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from shortft_client import Artifact, AsyncClient, UnreachableError
-from shortft_client.errors import NotThereError
+from shortft_client import Artifact, AsyncClient, Client, UnreachableError
+from shortft_client.errors import NotThereError, ServerFaultError
+from shortft_client.following import SILENCE_SECONDS, Following
 from shortft_core.errors import ArtifactError
 from shortft_core.events import PhaseStarted, to_envelope
 from tests.shortft_client.scripted import (
@@ -103,6 +107,80 @@ def test_patience_ends() -> None:
         with pytest.raises(UnreachableError):
             next(events)
     assert len(seen) > 3
+
+
+def _waited(address: str, patience_seconds: float) -> list[int]:
+    with Client(address, retries=QUICK, patience_seconds=patience_seconds) as client:
+        return [event.seq for event in client.jobs.stream("job_1")]
+
+
+def _awaited(address: str, patience_seconds: float) -> list[int]:
+    async def follow() -> list[int]:
+        async with AsyncClient(address, retries=QUICK, patience_seconds=patience_seconds) as client:
+            return [event.seq async for event in client.jobs.stream("job_1")]
+
+    return asyncio.run(follow())
+
+
+Follow = Callable[[str, float], list[int]]
+both = pytest.mark.parametrize("follow", [_waited, _awaited])
+PATIENCE_SECONDS = 0.4
+# Its end comes before its promised length, so that nobody can take it for a stream that was closed.
+QUIET = replace(stream(*[b": ping\n\n"] * 5, CUT), length=10_000, pause_seconds=0.1)
+"""Says nothing but that it lives, for longer than patience."""
+
+
+@both
+def test_a_quiet_stream_that_lived_until_it_was_cut_is_followed_on(follow: Follow) -> None:
+    with serving(in_turn(QUIET, cut(), QUIET, stream(frame(1), DONE))) as server:
+        assert follow(server.address, PATIENCE_SECONDS) == [1]
+    assert len(server.seen) == 4
+
+
+@both
+def test_patience_begins_where_a_quiet_stream_was_cut(follow: Follow) -> None:
+    with serving(in_turn(QUIET, cut())) as server, pytest.raises(UnreachableError):
+        follow(server.address, PATIENCE_SECONDS)
+    assert len(server.seen) > 3
+
+
+def test_a_connection_that_fell_silent_was_last_heard_before_its_silence() -> None:
+    for patience, is_over in ((SILENCE_SECONDS + 10, False), (SILENCE_SECONDS - 10, True)):
+        following = Following("job_1", 0, QUICK, patience)
+        following._heard_at -= 3600
+        assert following.begin(httpx2.Response(200))
+        if is_over:
+            with pytest.raises(UnreachableError):
+                following.pause_seconds(httpx2.ReadTimeout("silent"), "there")
+        else:
+            assert following.pause_seconds(httpx2.ReadTimeout("silent"), "there") > 0
+
+
+@both
+@pytest.mark.parametrize(
+    "page",
+    [
+        Scripted(200, {"Content-Type": "text/html"}, (b"<h1>back soon</h1>",)),
+        Scripted(
+            200, {"Content-Type": "text/event-stream", "Content-Encoding": "gzip"}, (b"no gzip",)
+        ),
+    ],
+)
+def test_a_page_of_a_proxy_is_no_sign_of_life(follow: Follow, page: Scripted) -> None:
+    with serving(in_turn(page)) as server, pytest.raises(UnreachableError):
+        follow(server.address, 0.1)
+    assert len(server.seen) > 1
+
+
+@both
+@pytest.mark.parametrize("text", [b"{}", b"[", b"hello"])
+def test_a_frame_that_is_no_event_is_an_error(follow: Follow, text: bytes) -> None:
+    with (
+        serving(in_turn(stream(b"data: " + text + b"\n\n"))) as server,
+        pytest.raises(ServerFaultError, match="the answer is no JobEvent") as caught,
+    ):
+        follow(server.address, PATIENCE_SECONDS)
+    assert text.decode() in str(caught.value)
 
 
 def _artifact(**fields: Any) -> Artifact:
