@@ -2,6 +2,9 @@
 
 The child is the leader of a session of its own, so that a signal to the worker's group, such as an
 interrupt from a terminal, does not reach it: the worker ends it in order.
+
+A child may be a launcher that makes each of its processes the leader of yet another session. So
+all that comes of a child carries its mark in the environment, and is found by it.
 """
 
 from __future__ import annotations
@@ -10,21 +13,28 @@ import json
 import logging
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 Message = Mapping[str, Any]
 LOG_TAIL_BYTES: Final = 64 * 1024
 LONGEST_LOG_LINE: Final = 2000
 """Characters; a progress bar may write without ever ending its line."""
+_MARK: Final = "SHORTFT_CHILD"
+_PROCESSES: Final = Path("/proc")
+"""Of Linux; elsewhere only the child itself and its group are killed."""
+_DYING_SECONDS: Final = 5.0
+"""How long what was killed is waited for: inside a driver, a process may not die at all."""
 _LOG: Final = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 0.01
 _OUT_OF_MEMORY_CODES: Final = frozenset({-signal.SIGKILL, 128 + signal.SIGKILL})
 
 
@@ -37,8 +47,11 @@ class Child:
     """
 
     process: subprocess.Popen[bytes]
+    mark: str
+    """A name that no other child has."""
     _messages: queue.SimpleQueue[Message | None] = field(default_factory=queue.SimpleQueue)
     _ended: bool = False
+    _given_up: bool = False
     _sending: threading.Lock = field(default_factory=threading.Lock)
     _tail: deque[str] = field(default_factory=deque)
     _tail_bytes: int = 0
@@ -50,7 +63,8 @@ class Child:
 
     @classmethod
     def spawn(cls, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> Self:
-        """Starts `command` with this environment and no other; raises OSError where it cannot."""
+        """Starts `command` with this environment and a mark; raises OSError where it cannot."""
+        mark = secrets.token_hex(16)
         started: queue.SimpleQueue[Self | OSError] = queue.SimpleQueue()
 
         def live() -> None:
@@ -62,14 +76,14 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    env=dict(env),
+                    env={**env, _MARK: mark},
                     cwd=cwd,
                     start_new_session=True,
                 )
             except OSError as error:
                 started.put(error)
                 return
-            child = cls(process=process)
+            child = cls(process=process, mark=mark)
             started.put(child)
             child.read()
 
@@ -86,8 +100,8 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether every message was received and the process is gone."""
-        return self._ended and self.process.poll() is not None
+        """Whether every message was received and the process is gone, or was given up."""
+        return self._ended and (self._given_up or self.process.poll() is not None)
 
     def send(self, message: Message) -> bool:
         """Writes one line; False where the child no longer reads."""
@@ -142,18 +156,25 @@ class Child:
         return code
 
     def kill(self, grace_seconds: float = 0.0) -> None:
-        """SIGTERM to the child, then SIGKILL to what is left of its group; returns when it is gone.
+        """SIGTERM to the child, then SIGKILL to all that came of it; returns when they are gone.
 
-        Without grace, SIGKILL at once.
+        Without grace, SIGKILL at once. What not even this ends is waited for some seconds.
         """
         if grace_seconds > 0 and self.process.poll() is None:
             self.process.terminate()
             self.wait(grace_seconds)
+        # Before the first one dies: the children of the dead have another parent.
+        family = self._family()
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             _LOG.debug("the group of child %d is gone", self.pid)
-        self.process.wait()
+        self._kill_all(family)
+
+    def give_up(self) -> None:
+        """Takes what it has said by now for all, as its pipe may be held by what does not die."""
+        self._given_up = True
+        self._messages.put(None)
 
     def exit_cause(self) -> str:
         """How it ended, for people."""
@@ -173,6 +194,29 @@ class Child:
         self.close_input()
         self._messages.put(None)
 
+    def _kill_all(self, family: set[int]) -> None:
+        """Until none is left, since what was not dead yet may have started another."""
+        deadline = time.monotonic() + _DYING_SECONDS
+        while family and time.monotonic() < deadline:
+            for pid in family:
+                _kill(pid)
+            time.sleep(_LOOK_SECONDS)
+            family = self._family()
+        if family:
+            _LOG.error("of child %d, these do not die: %s", self.pid, sorted(family))
+
+    def _family(self) -> set[int]:
+        """The child and all that came of it, as far as they live."""
+        living = list(_living())
+        mark = f"{_MARK}={self.mark}".encode()
+        family = {process.pid for process in living if mark in process.environment}
+        if self.process.poll() is None:
+            family.add(self.pid)
+        # A program may have been started without its parent's environment.
+        while more := {one.pid for one in living if one.parent in family} - family:
+            family |= more
+        return family
+
     def _read_log(self) -> None:
         with _pipe(self.process.stderr) as stderr:
             for line in iter(lambda: stderr.readline(4 * LONGEST_LOG_LINE), b""):
@@ -187,6 +231,40 @@ class Child:
         self._tail_bytes += len(text.encode()) + 1
         while self._tail_bytes > LOG_TAIL_BYTES:
             self._tail_bytes -= len(self._tail.popleft().encode()) + 1
+
+
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    environment: frozenset[bytes]
+
+
+def _living() -> Iterator[_Process]:
+    """What runs on this machine; the environment only of what belongs to this user."""
+    for folder in _PROCESSES.glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:2]
+            environment = _environment(folder)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        if state != b"Z":
+            yield _Process(int(folder.name), int(parent), environment)
+
+
+def _environment(folder: Path) -> frozenset[bytes]:
+    try:
+        return frozenset((folder / "environ").read_bytes().split(b"\0"))
+    except PermissionError:
+        return frozenset()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        _LOG.debug("process %d is gone", pid)
+    except PermissionError:
+        _LOG.warning("process %d belongs to another user", pid)
 
 
 def describe_exit(code: int | None) -> str:

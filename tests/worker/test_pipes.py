@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.invariants import alive
+from worker import pipes
 from worker.pipes import LOG_TAIL_BYTES, Child, describe_exit, drain_until
 from worker.settings import child_environment
 
@@ -92,22 +93,54 @@ def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
         Child.spawn(["/nowhere/at/all"], env={}, cwd=tmp_path)
 
 
-def test_grandchildren_die_too(children: list[Child]) -> None:
+def launch(children: list[Child], options: str, then: str) -> tuple[Child, int]:
+    """A child that starts another process, and does something `then`."""
     script = (
-        "import subprocess, sys, time\n"
-        "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print('{\"pid\": %d}' % inner.pid)\n"
-        "time.sleep(60)\n"
+        "import os, subprocess, time\n"
+        f"inner = subprocess.Popen(['sleep', '60'], {options})\n"
+        "print('{\"pid\": %d}' % inner.pid)\n" + then
     )
     child = spawn(children, script)
     message = child.receive(SECONDS)
     assert message is not None
+    return child, message["pid"]
+
+
+@pytest.mark.parametrize(
+    "options", ["", "start_new_session=True", "start_new_session=True, env={'PATH': os.defpath}"]
+)
+def test_grandchildren_die_too(children: list[Child], options: str) -> None:
+    child, inner = launch(children, options, "time.sleep(60)")
     child.kill()
+    assert not alive({child.pid, inner})
     assert child.exit_cause() == "killed by SIGKILL, probably out of memory"
-    deadline = time.monotonic() + SECONDS
-    while alive({message["pid"]}) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not alive({message["pid"]})
+
+
+@pytest.mark.parametrize("grace_seconds", [0.0, SECONDS])
+def test_what_a_child_leaves_behind_dies_too(children: list[Child], grace_seconds: float) -> None:
+    then = "time.sleep(60)" if grace_seconds else ""
+    child, inner = launch(children, "start_new_session=True", then)
+    if not grace_seconds:
+        child.process.wait(SECONDS)
+        assert (alive({inner}), child.ended) == ({inner}, False)
+    child.kill(grace_seconds)
+    assert not alive({inner})
+    assert until_ended(child) == []
+
+
+def test_what_does_not_die_is_waited_for_only_so_long(
+    children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, inner = launch(children, "start_new_session=True", "time.sleep(60)")
+    # As inside a driver, where a signal waits.
+    monkeypatch.setattr(pipes, "_kill", lambda _: None)
+    monkeypatch.setattr(pipes, "_DYING_SECONDS", 0.05)
+    child.kill()
+    assert alive({inner}) == {inner}
+    assert drain_until(child, time.monotonic() + 0.1) == []
+    assert not child.ended
+    child.give_up()
+    assert until_ended(child) == []
 
 
 def test_a_child_may_end_in_order(children: list[Child]) -> None:

@@ -18,7 +18,7 @@ from shortft_core.spec import AlignSpec
 from shortft_core.spec.distil import DistilSpec
 from shortft_core.spec.read import parse_job
 from worker import locks
-from worker.children.lifeline import Lifeline
+from worker.children.lifeline import Lifeline, die_with_parent
 from worker.children.wire import Wire
 from worker.protocol import Ended, ExitCode, TrainerJob
 from worker.settings import LaunchSettings
@@ -36,6 +36,9 @@ def main(arguments: list[str]) -> int:
     lifeline = Lifeline(job.lease_seconds, job.renewed_at)
     if rank == 0:
         lifeline.start()
+    else:
+        # It hears nobody, and leaves SIGTERM as it is, which also ends a process that hangs.
+        die_with_parent()
     ended = _work(job, Attempt(job, wire, lifeline), is_first=rank == 0)
     if rank == 0:
         wire.send(ended.model_dump(mode="json"))

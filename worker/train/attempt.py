@@ -43,7 +43,7 @@ from worker.train.stored import RunStorage
 _LOG: Final = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.1
 _LINGER_SECONDS: Final = 3.0
-"""How long grandchildren may hold the pipes of a trainer that is gone."""
+"""How long others may hold the pipes of a trainer that is gone, and again once all were killed."""
 JOB_FILE: Final = "job.json"
 
 
@@ -53,6 +53,8 @@ class Attempt:
 
     context: Context
     claim: Claim
+    claimed_at: float
+    """Of `elapsed_seconds`: before the claim, so that no lease seems younger than it is."""
     folder: Path
     gpus: tuple[str, ...]
     """What the trainer may see of the GPUs; none on a machine without."""
@@ -78,6 +80,7 @@ class Attempt:
             lease,
             context.store_settings,
             control_seconds=context.settings.control_seconds,
+            claimed_at=self.claimed_at,
         )
         self.records = Records(context.database, lease, self._gives_up)
         self.storage = RunStorage(
@@ -166,7 +169,7 @@ class Attempt:
             self._follow_log(child)
             self.records.flush_if_due()
             self._watch(child)
-        child.wait()
+        child.wait(0)
         self._follow_log(child)
         self._store_best()
         self.records.flush()
@@ -245,10 +248,18 @@ class Attempt:
             self._kill(child, f"it gave no sign of life for {settings.no_progress_seconds:g} s")
         if self._is_overdue(now):
             self._kill(child, "its time was over long ago")
-        if child.wait(0) is not None and not child.ended:
-            self._gone_at = self._gone_at or now
-            if now - self._gone_at > _LINGER_SECONDS:
-                child.kill()
+        if self.killed is not None or child.process.poll() is not None:
+            self._bury(child, now)
+
+    def _bury(self, child: Child, now: float) -> None:
+        """Bounds how long others may hold the pipes of a trainer, or itself may take to die."""
+        self._gone_at = self._gone_at or now
+        if child.ended:
+            return
+        if now - self._gone_at > _LINGER_SECONDS:
+            child.kill()
+        if now - self._gone_at > 2 * _LINGER_SECONDS:
+            child.give_up()
 
     def _is_to_end(self, child: Child) -> bool:
         stopping, wish = self._is_stopping(), self.keeper.wish

@@ -34,13 +34,15 @@ class LeaseKeeper:
         settings: StoreSettings,
         *,
         control_seconds: float,
+        claimed_at: float,
     ) -> None:
+        """`claimed_at` is on the clock of `elapsed_seconds`."""
         self._database = database
         self._lease = lease
         self._settings = settings
         self._control_seconds = min(control_seconds, settings.heartbeat_seconds)
         self._tell: Callable[[Control], object] = lambda _: None
-        self._renewed_at = elapsed_seconds()
+        self._renewed_at = claimed_at
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self.lost = threading.Event()
@@ -49,7 +51,7 @@ class LeaseKeeper:
 
     @property
     def renewed_at(self) -> float:
-        """When the last renewal began, on the clock of `elapsed_seconds`."""
+        """When the last renewal, or else the claim, began, on the clock of `elapsed_seconds`."""
         return self._renewed_at
 
     def start(self) -> None:
@@ -69,7 +71,7 @@ class LeaseKeeper:
         self._thread.join()
 
     def _run(self) -> None:
-        due = elapsed_seconds() + self._settings.heartbeat_seconds
+        due = self._renewed_at + self._settings.heartbeat_seconds
         while not self._done.wait(self._wait(due)):
             try:
                 if elapsed_seconds() >= due:

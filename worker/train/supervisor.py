@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from store import leases
 from store.leases import Claim
 from worker.devices import visible_gpus
 from worker.folders import WorkerFolder
 from worker.process import Context, Station
+from worker.protocol import elapsed_seconds
 from worker.settings import DeviceSettings
 from worker.slots import Slots
 from worker.train.attempt import Attempt
@@ -39,8 +42,11 @@ class TrainStation:
         with self._slots.taken() as slot:
             if slot is None:
                 return
-            while not self._context.stopping.is_set() and (claim := self._claim()) is not None:
-                self._attempt(claim, slot).run()
+            while not self._context.stopping.is_set():
+                claimed_at, claim = self._claim()
+                if claim is None:
+                    return
+                self._attempt(claim, claimed_at, slot).run()
 
     def stop(self) -> None:
         """Waits for the attempts, which end by themselves once the worker stops."""
@@ -56,24 +62,30 @@ class TrainStation:
         """Whether it works on a job."""
         return self._slots.busy > 0
 
-    def _claim(self) -> Claim | None:
+    def _claim(self) -> tuple[float, Claim | None]:
+        """What is due, and when it was asked for."""
         context = self._context
-        return context.database.transact(
-            lambda session: leases.claim(
+
+        def claim(session: Session) -> tuple[float, Claim | None]:
+            # Before the claim: a worker may be frozen at any time after it.
+            asked_at = elapsed_seconds()
+            return asked_at, leases.claim(
                 session,
                 context.worker_id,
                 RESOURCE_CLASSES,
                 lease_seconds=context.store_settings.lease_seconds,
             )
-        )
 
-    def _attempt(self, claim: Claim, slot: int) -> Attempt:
+        return context.database.transact(claim)
+
+    def _attempt(self, claim: Claim, claimed_at: float, slot: int) -> Attempt:
         gpus = share_of(self._gpus, slot, self._context.slots)
         names = [*(f"gpu-{gpu}" for gpu in gpus), claim.job.id]
         _LOG.info("attempt %d at %s", claim.lease.attempt, claim.job.id)
         return Attempt(
             context=self._context,
             claim=claim,
+            claimed_at=claimed_at,
             folder=self._runs.path / f"{claim.job.id}.t{claim.lease.token}",
             gpus=gpus,
             locks=tuple(self._locks / f"{name}.lock" for name in names),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +14,23 @@ import pytest
 
 from shortft_core.events import LogLine, PhaseStarted, to_envelope
 from store import jobs, leases, logs
+from store.attempts import Ending
+from store.leases import Claim
 from store.models import Job
 from store.objects import StoredObject
 from store.states import JobStatus
 from tests.faults import invariants
-from tests.faults.harness import Service
+from tests.faults.harness import FAST_TRAINER, Service
 from worker.pipes import Child, Message
+from worker.protocol import TrainerJob, elapsed_seconds
 from worker.settings import child_environment
+from worker.train import attempt as attempt_module
 from worker.train.attempt import Attempt
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 GRACE_SECONDS = 33.0
+FROZEN_SECONDS = 1000.0
+"""How long the worker did nothing after its claim."""
 QUIET = 'echo \'{"object": "alive"}\'; echo \'{"object": "ended", "code": 0}\''
 
 
@@ -35,7 +43,14 @@ def attempt(running: Service) -> Iterator[Attempt]:
     context = running.station(grace_seconds=GRACE_SECONDS)._context
     folder = running.folder / "run"
     folder.mkdir()
-    found = Attempt(context=context, claim=claimed, folder=folder, gpus=(), locks=())
+    found = Attempt(
+        context=context,
+        claim=claimed,
+        claimed_at=elapsed_seconds() - FROZEN_SECONDS,
+        folder=folder,
+        gpus=(),
+        locks=(),
+    )
     yield found
     if found.child is not None:
         found.child.kill()
@@ -45,6 +60,12 @@ def spawn(attempt: Attempt, script: str) -> Child:
     child = Child.spawn(["sh", "-c", script], env=child_environment({}), cwd=attempt.folder)
     attempt.child = child
     return child
+
+
+def renew_rarely(attempt: Attempt) -> None:
+    """Only the first renewal of a lease that is old already comes within a test."""
+    settings = attempt.context.store_settings
+    attempt.keeper._settings = settings.model_copy(update={"heartbeat_seconds": 60.0})
 
 
 def test_a_trainer_that_ends_without_a_word_is_no_success(running: Service) -> None:
@@ -146,3 +167,63 @@ def test_a_result_that_nobody_wants_does_not_wait_for_a_full_store(
         running.database.transact(lambda session: jobs.resume(session, job_id))
         assert running.work_off(job_id, station).status is JobStatus.SUCCEEDED
         invariants.check(running, job_id, updates=3)
+
+
+def test_a_lease_is_as_old_as_its_claim(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = running.folder / "given"
+    station = running.station(["sh", "-c", FAST_TRAINER, str(given)])
+    begun: list[float] = []
+    begin = station._attempt
+
+    def begin_late(claim: Claim, claimed_at: float, slot: int) -> Attempt:
+        begun.append(elapsed_seconds())
+        found = begin(claim, claimed_at, slot)
+        renew_rarely(found)
+        return found
+
+    monkeypatch.setattr(station, "_attempt", begin_late)
+    asked_at = elapsed_seconds()
+    running.create(updates=1)
+    station.drain()
+    job = TrainerJob.model_validate_json(given.read_text(encoding="utf-8").splitlines()[0])
+    assert asked_at < job.renewed_at < begun[0]
+
+
+def test_a_worker_that_was_frozen_renews_at_once(running: Service, attempt: Attempt) -> None:
+    renew_rarely(attempt)
+    thawed_at = elapsed_seconds()
+    assert attempt.keeper.renewed_at < thawed_at
+    attempt.keeper.start()
+    running.until(lambda: attempt.keeper.renewed_at > thawed_at, 20.0)
+    attempt.keeper.stop()
+
+
+def test_a_pipe_that_is_held_is_not_waited_for(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what neither a mark nor a parent leads to."""
+    monkeypatch.setattr(attempt_module, "_LINGER_SECONDS", 0.2)
+    child = spawn(attempt, "env -i setsid sleep 60 & echo $! > holder; exit 1")
+    child.process.wait()
+    holder = int((attempt.folder / "holder").read_text())
+    try:
+        attempt._supervise(child)
+        assert invariants.alive({holder}) == {holder}
+    finally:
+        os.kill(holder, signal.SIGKILL)
+    assert attempt._conclusion(child).ending is Ending.CRASHED
+
+
+def test_a_trainer_that_does_not_die_is_not_waited_for(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = spawn(attempt, "sleep 60")
+    attempt._heard_at -= 1000.0
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "_LINGER_SECONDS", 0.1)
+        patch.setattr(child, "kill", lambda: None)
+        attempt._supervise(child)
+        conclusion = attempt._conclusion(child)
+    assert invariants.alive({child.pid}) == {child.pid}
+    assert conclusion.ending is Ending.CRASHED
+    assert conclusion.report.exit_cause == "killed, because it gave no sign of life for 20 s"

@@ -48,7 +48,9 @@ def keeper(running: Service, job_id: str) -> Iterator[LeaseKeeper]:
     claimed = running.database.transact(lambda session: claim(session, "wrk_a", ["default"]))
     assert claimed is not None
     times = running.settings.model_copy(update={"heartbeat_seconds": 0.1, "lease_seconds": 60.0})
-    found = LeaseKeeper(running.database, claimed.lease, times, control_seconds=0.02)
+    found = LeaseKeeper(
+        running.database, claimed.lease, times, control_seconds=0.02, claimed_at=elapsed_seconds()
+    )
     found.start()
     yield found
     found.stop()
@@ -96,13 +98,14 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
     keeper.attach(trainer)
     trainer.until("ok", 2)
     running.database.close()
-    hidden = database.rename(database.with_name("hidden"))
-    database.mkdir()
+    # Replaced in one step each time: a file that is missing for a moment would be made anew.
+    (hidden := database.with_name("hidden")).hardlink_to(database)
+    (nowhere := database.with_name("nowhere")).symlink_to("absent/file")
+    nowhere.replace(database)
     heard = len(trainer.heard)
     threading.Event().wait(0.5)
     assert len(trainer.heard) <= heard + 1
-    database.rmdir()
-    hidden.rename(database)
+    hidden.replace(database)
     trainer.until("ok", heard + 2)
     assert not keeper.lost.is_set()
 
