@@ -33,9 +33,9 @@ def best_prefix(job_id: str, update: int, token: int) -> str:
     return f"{job_prefix(job_id)}best/{update:06d}.t{token}/"
 
 
-def samples_prefix(job_id: str) -> str:
-    """The pictures of a job's evaluations."""
-    return f"{job_prefix(job_id)}samples/"
+def samples_prefix(job_id: str, token: int) -> str:
+    """The pictures of an attempt's evaluations: another GPU makes other ones, of the base too."""
+    return f"{job_prefix(job_id)}samples/t{token}/"
 
 
 def prompts_prefix(job_id: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from store import results
 from store.events import ENDINGS
+from store.models import Artifact, Sample
 from store.states import TERMINAL, JobStatus
 from tests.faults.harness import Line, Service
 
@@ -17,6 +19,7 @@ def check(service: Service, job_id: str, *, updates: int | None = None) -> None:
     check_history(service, job_id)
     check_overlap(service.lines(), job_id)
     check_artifacts(service, job_id)
+    check_samples(service, job_id)
     if updates is not None:
         assert result(service, job_id) == {"update": updates, "total": updates * (updates + 1) // 2}
 
@@ -47,10 +50,22 @@ def check_artifacts(service: Service, job_id: str) -> None:
         rows = results.artifacts(session, job_id)
     assert bool(rows) == (job.status is JobStatus.SUCCEEDED)
     assert len({row.lease_token for row in rows}) <= 1
+    check_bytes(service, rows)
+
+
+def check_samples(service: Service, job_id: str) -> None:
+    """Every picture that a row names is there, with the bytes that the row tells of."""
+    with service.database.read() as session:
+        rows = results.samples(session, job_id)
+    check_bytes(service, rows)
+
+
+def check_bytes(service: Service, rows: Sequence[Artifact | Sample]) -> None:
+    """What a client is promised: the size and the hash of a row are those of its object."""
     for row in rows:
-        data = service.objects.read(row.object_key, sha256=row.sha256)
-        assert len(data) == row.size_bytes
-        assert hashlib.sha256(data).hexdigest() == row.sha256
+        data = service.objects.read(row.object_key)
+        found = (len(data), hashlib.sha256(data).hexdigest())
+        assert found == (row.size_bytes, row.sha256), row.object_key
 
 
 def result(service: Service, job_id: str) -> dict[str, int]:

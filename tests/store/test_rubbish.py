@@ -54,7 +54,7 @@ def _save(bench: Bench, objects: FolderStore, lease: Lease, update: int) -> str:
 def _publish(bench: Bench, objects: FolderStore, lease: Lease) -> None:
     """A best folder, samples, artifacts and an adapter, all named by rows."""
     best = object_keys.best_prefix(lease.row_id, 10, lease.token)
-    samples = object_keys.samples_prefix(lease.row_id)
+    samples = object_keys.samples_prefix(lease.row_id, lease.token)
     artifacts = object_keys.artifacts_prefix(lease.row_id, lease.token)
     _put(objects, best + "shortft.json", artifacts + "adapter/shortft.json")
     base, tuned = _put(objects, samples + "base.png", samples + "tuned.png")
@@ -104,11 +104,12 @@ def test_a_running_attempt_keeps_what_it_has_not_published_yet(
     bench.set(Job, job.id, run_after=job.created_at)
     lease = bench.claim().lease
     assert lease.token == 3
-    samples = object_keys.samples_prefix(job.id) + "base.png"
+    samples = object_keys.samples_prefix(job.id, lease.token) + "base/000.png"
     mine = object_keys.artifacts_prefix(job.id, lease.token) + "report.html"
     dead = object_keys.artifacts_prefix(job.id, 1) + "report.html"
-    _put(objects, samples, mine, dead)
-    assert rubbish.collect(bench.database, objects).objects == 1
+    replaced = object_keys.samples_prefix(job.id, 1) + "base/000.png"
+    _put(objects, samples, mine, dead, replaced)
+    assert rubbish.collect(bench.database, objects).objects == 2
     assert objects.list() == (mine, samples)
     bench.database.transact(lambda session: leases.fail(session, lease, leases.NOTHING_SAID))
     assert rubbish.collect(bench.database, objects).objects == 2
@@ -121,13 +122,13 @@ def test_objects_of_a_job_without_a_row_go_after_a_day(bench: Bench, objects: Fo
     lease = bench.claim().lease
     _save(bench, objects, lease, 10)
     other = _save(bench, objects, bench.claim().lease, 10)
-    _put(objects, object_keys.samples_prefix(job.id) + "new.png", hours=0)
+    _put(objects, object_keys.samples_prefix(job.id, 1) + "new.png", hours=0)
     bench.database.transact(lambda session: leases.fail(session, lease, leases.NOTHING_SAID))
     bench.database.transact(lambda session: jobs.remove(session, job.id))
     with pytest.raises(NotFoundError):
         bench.get(job.id)
     assert rubbish.collect(bench.database, objects).objects == 3
-    young = object_keys.samples_prefix(job.id) + "new.png"
+    young = object_keys.samples_prefix(job.id, 1) + "new.png"
     assert objects.list() == tuple(sorted([*objects.list(other), young]))
     assert len(objects.list(other)) == 3
     assert kept.id in other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from pathlib import Path
@@ -22,7 +22,6 @@ from shortft_core.events import (
     to_envelope,
 )
 from store import events, jobs, object_keys, prompt_sets, results
-from store.errors import NotFoundError
 from store.models import Checkpoint, Job
 from store.objects import ObjectStore, copy_to_file
 from worker.outages import storing
@@ -97,9 +96,8 @@ class Restorer:
     def _best(self) -> None:
         """The best adapter so far, which the manifest knows by its update alone."""
         prefix = self.job.best_prefix
-        if prefix is None and self.job.parent_id is not None:
-            parent_id = self.job.parent_id
-            prefix = self.records.read(lambda session: _best_prefix(session, parent_id))
+        if prefix is None:
+            prefix = self.records.read(lambda session: _inherited_best(session, self.job))
         if prefix is None:
             return
         card = prefix + CARD_FILE
@@ -118,9 +116,8 @@ class Restorer:
         local = [_with_local_keys(event, self.job.id) for event in found]
         lines = [json.dumps(to_envelope(event), ensure_ascii=False) + "\n" for event in local]
         (self.folder / EVENTS_FILE).write_text("".join(lines), encoding="utf-8")
-        for key in _shown_pictures(local):
-            stored = object_keys.samples_prefix(self.job.id) + key.removeprefix("samples/")
-            self._fetch(stored, self.folder / key)
+        for key in _shown_pictures(found):
+            self._fetch(key, self.folder / _local_key(key, self.job.id))
 
     def _with_prompts(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """The specification with uploaded prompt sets as files, by paths within the folder.
@@ -146,11 +143,15 @@ class Restorer:
         return {**source, "id": None, "path": f"prompts/{name}", "column": None}
 
     def _inherited(self, name: str, local: Path) -> bytes | None:
-        """The prompts as the job that this one repeats keeps them."""
-        if self.job.parent_id is None:
-            return None
-        kept = object_keys.prompts_prefix(self.job.parent_id) + name
-        return None if self._fetch(kept, local) is None else local.read_bytes()
+        """The prompts as the nearest of the jobs keeps them that this one repeats.
+
+        One that was cancelled before it began keeps none.
+        """
+        for job_id in self.records.read(lambda session: _ancestors(session, self.job)):
+            kept = object_keys.prompts_prefix(job_id) + name
+            if self._fetch(kept, local) is not None:
+                return local.read_bytes()
+        return None
 
     def _uploaded(self, prompt_set_id: str) -> bytes:
         texts = self.records.read(
@@ -179,11 +180,26 @@ def _candidates(session: Session, job: Job) -> tuple[Checkpoint, ...]:
     return (*own, *(row for row in inherited if row.update <= (job.parent_update or 0)))
 
 
-def _best_prefix(session: Session, job_id: str) -> str | None:
-    try:
-        return jobs.get(session, job_id).best_prefix
-    except NotFoundError:
-        return None
+def _inherited_best(session: Session, job: Job) -> str | None:
+    """Of the job that this one goes on from; one that begins anew has nothing of it."""
+    parent = _parent(session, job) if job.parent_update is not None else None
+    return parent.best_prefix if parent is not None else None
+
+
+def _ancestors(session: Session, job: Job) -> tuple[str, ...]:
+    """The job that this one repeats, then the one that that repeats, and so on."""
+    found: list[str] = []
+    above = _parent(session, job)
+    while above is not None:
+        found.append(above.id)
+        above = _parent(session, above)
+    return tuple(found)
+
+
+def _parent(session: Session, job: Job) -> Job | None:
+    """None also where it was deleted since."""
+    wanted = (job.parent_id,) if job.parent_id is not None else ()
+    return next(iter(jobs.get_many(session, wanted).values()), None)
 
 
 def _vouches(manifest: Path, sha256: str) -> bool:
@@ -207,15 +223,19 @@ def _with_local_keys(event: Event, job_id: str) -> Event:
     """Pictures under the names that they have in a run folder."""
     if not isinstance(event, SamplesReady):
         return event
-    stored = object_keys.samples_prefix(job_id)
     content = event.model_dump(mode="json")
     for pair in content["pairs"]:
         for picture in (pair["base"], pair["tuned"]):
-            picture["key"] = "samples/" + picture["key"].removeprefix(stored)
+            picture["key"] = _local_key(picture["key"], job_id)
     return SamplesReady.model_validate(content)
 
 
-def _shown_pictures(history: list[Event]) -> set[str]:
+def _local_key(key: str, job_id: str) -> str:
+    """Behind the token still, so that base pictures of two attempts are two files."""
+    return key.removeprefix(object_keys.job_prefix(job_id))
+
+
+def _shown_pictures(history: Sequence[Event]) -> set[str]:
     """Those of the best and of the last evaluation."""
     samples = {event.update: event for event in history if isinstance(event, SamplesReady)}
     best = [e.update for e in history if isinstance(e, EvaluationDone) and e.is_best]

@@ -134,8 +134,9 @@ class RunStorage:
         return pair.model_copy(update=both)
 
     def _picture(self, picture: Picture) -> Picture:
-        key = object_keys.samples_prefix(self._job_id) + picture.key.removeprefix(_SAMPLES)
-        # The base model's pictures are the same in every evaluation.
+        prefix = object_keys.samples_prefix(self._job_id, self._token)
+        key = prefix + picture.key.removeprefix(_SAMPLES)
+        # The base model's pictures are the same in every evaluation of an attempt.
         if key not in self._pictures:
             self._pictures[key] = self.put_file(self._folder / picture.key, key)
         return picture.model_copy(update={"key": key})

@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from shortft_core import catalog, prompts
-from shortft_core.events import CheckpointSaved, EvaluationDone
+from shortft_core.events import (
+    CheckpointSaved,
+    EvaluationDone,
+    Picture,
+    SamplePair,
+    SamplesReady,
+    read_jsonl,
+)
 from shortft_core.spec import AlignSpec, PromptSource
 from store import jobs, object_keys, prompt_sets, results, rubbish
 from store.errors import NotFoundError
 from store.leases import Claim, claim
-from store.objects import FolderStore
+from store.models import Job
+from store.objects import FolderStore, StoredObject
 from tests.faults.harness import Service
 from worker.train.records import Records
 from worker.train.restore import Restorer
@@ -54,6 +63,29 @@ class Bench:
         self.storage.checkpoint(event)
         return event
 
+    def evaluate(self, update: int, base: str) -> None:
+        """An evaluation, the best so far; `base` is what the base model draws."""
+        self.records.note(EvaluationDone(update=update, images=1, base={}, tuned={}, is_best=True))
+        self.storage.samples(self.draw(update, base))
+
+    def draw(self, update: int, base: str) -> SamplesReady:
+        """Its pictures in the run folder."""
+        local = FolderStore(self.folder)
+        base_key, tuned_key = "samples/base/000.png", f"samples/{update:06d}/000.png"
+        local.write(base_key, base.encode())
+        local.write(tuned_key, f"{base}, tuned at {update}".encode())
+        pictures = [Picture(key=key, scores={}) for key in (base_key, tuned_key)]
+        pair = SamplePair(prompt="a star", seed=1, base=pictures[0], tuned=pictures[1])
+        return SamplesReady(update=update, pairs=(pair,))
+
+    def succeed_by_another(self) -> Bench:
+        """The next attempt, on another machine, after the worker of this one was lost."""
+        with self.running.database.write() as session:
+            session.connection().exec_driver_sql(
+                "UPDATE jobs SET status = 'queued', lease_owner = NULL, lease_expires_at = NULL"
+            )
+        return Bench(self.running, claim_next(self.running))
+
     def rows(self) -> dict[int, str]:
         """Updates of the checkpoints that rows name, and their keys."""
         job_id = self.claimed.job.id
@@ -63,8 +95,9 @@ class Bench:
     def restore(self, name: str = "again") -> tuple[list[str], dict[str, Any]]:
         """What a new run folder holds, and the trainer's specification."""
         folder = self.running.folder / name
+        job_id = self.claimed.job.id
         restorer = Restorer(
-            job=self.running.job(self.claimed.job.id),
+            job=self.records.read(lambda session: jobs.get_many(session, [job_id])[job_id]),
             objects=self.running.objects,
             records=self.records,
             folder=folder,
@@ -130,11 +163,7 @@ def test_a_checkpoint_that_changed_is_forgotten(bench: Bench) -> None:
 def test_an_attempt_that_began_further_back_keeps_its_own_checkpoints(bench: Bench) -> None:
     bench.save(40)
     bench.save(45)
-    with bench.running.database.write() as session:
-        session.connection().exec_driver_sql(
-            "UPDATE jobs SET status = 'queued', lease_owner = NULL, lease_expires_at = NULL"
-        )
-    later = Bench(bench.running, claim_next(bench.running))
+    later = bench.succeed_by_another()
     later.save(5)
     assert set(later.rows()) == {5, 45}
     later.save(10)
@@ -211,6 +240,15 @@ def test_a_store_that_is_away_for_a_moment_costs_no_best_adapter(
     assert (bench.running.folder / "again" / "best" / "shortft.json").is_file()
 
 
+def fail_all(running: Service) -> None:
+    """Ends all jobs that have not ended yet."""
+    with running.database.write() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE jobs SET status = 'failed', lease_owner = NULL, lease_expires_at = NULL,"
+            " finished_at = updated_at WHERE finished_at IS NULL"
+        )
+
+
 def test_a_repeated_job_inherits_prompts_that_were_deleted(running: Service) -> None:
     texts = prompts.load(PromptSource(inline=("a red circle", "a blue star")))
     database = running.database
@@ -228,10 +266,7 @@ def test_a_repeated_job_inherits_prompts_that_were_deleted(running: Service) -> 
     parent.restore("parent")
     with database.write() as session:
         session.connection().exec_driver_sql("DELETE FROM prompt_sets")
-        session.connection().exec_driver_sql(
-            "UPDATE jobs SET status = 'failed', lease_owner = NULL, lease_expires_at = NULL,"
-            " finished_at = updated_at"
-        )
+    fail_all(running)
     with pytest.raises(NotFoundError), database.read() as session:
         prompt_sets.load(session, row.id, "default")
     database.transact(lambda session: jobs.rerun(session, parent.claimed.job.id))
@@ -241,6 +276,94 @@ def test_a_repeated_job_inherits_prompts_that_were_deleted(running: Service) -> 
     assert spec["prompts"]["path"] == found[0]
     own = object_keys.prompts_prefix(child.claimed.job.id) + f"{row.id}.json"
     assert json.loads(running.objects.read(own)) == ["a red circle", "a blue star"]
+
+
+def test_prompts_are_inherited_past_a_job_that_never_began(running: Service) -> None:
+    database = running.database
+    texts = prompts.load(PromptSource(inline=("a red circle",)))
+    row = database.transact(lambda session: prompt_sets.create(session, "default", "mine", texts))
+    running.create(updates=5)
+    first = claim_next(running)
+    with database.write() as session:
+        spec = {**first.job.spec, "prompts": {"id": row.id}}
+        session.execute(update(Job).where(Job.id == first.job.id).values(spec=spec))
+    bench = Bench(running, first)
+    bench.restore("first")
+    with database.write() as session:
+        session.connection().exec_driver_sql("DELETE FROM prompt_sets")
+    fail_all(running)
+    second = database.transact(lambda session: jobs.rerun(session, first.job.id))
+    database.transact(lambda session: jobs.cancel(session, second.id))
+    database.transact(lambda session: jobs.rerun(session, second.id))
+    found, _ = Bench(running, claim_next(running)).restore("third")
+    assert found == [f"prompts/{row.id}.json"]
+
+
+def test_a_retry_of_a_retry_has_the_state_and_the_best_of_the_first(bench: Bench) -> None:
+    running = bench.running
+    bench.save(90)
+    best = object_keys.best_prefix(bench.claimed.job.id, 90, 1)
+    running.objects.write(best + "shortft.json", b"{}")
+    bench.records.write(lambda session, lease: results.set_best(session, lease, 90, best))
+    with running.database.write() as session:
+        session.connection().exec_driver_sql("UPDATE jobs SET project = 'theirs'")
+    fail_all(running)
+    second = running.database.transact(lambda session: jobs.retry(session, bench.claimed.job.id))
+    running.database.transact(lambda session: jobs.cancel(session, second.id))
+    running.database.transact(lambda session: jobs.retry(session, second.id))
+    found, _ = Bench(running, claim_next(running)).restore("third")
+    assert found == ["best/shortft.json", *checkpoint_files(90), "events.jsonl"]
+
+
+def test_a_rerun_has_nothing_of_its_parents_best(bench: Bench) -> None:
+    running = bench.running
+    best = object_keys.best_prefix(bench.claimed.job.id, 5, 1)
+    running.objects.write(best + "shortft.json", b"{}")
+    bench.records.write(lambda session, lease: results.set_best(session, lease, 5, best))
+    fail_all(running)
+    running.database.transact(lambda session: jobs.rerun(session, bench.claimed.job.id))
+    again = Bench(running, claim_next(running))
+    again.save(5)
+    assert again.restore()[0] == [*checkpoint_files(5), "events.jsonl"]
+
+
+def test_a_history_has_the_pictures_of_the_attempts_that_made_them(bench: Bench) -> None:
+    bench.evaluate(5, "a star on one GPU")
+    bench.save(5)
+    later = bench.succeed_by_another()
+    later.evaluate(10, "a star on another")
+    # Only told of, so that the best evaluation and the last one are of two attempts.
+    later.records.note(EvaluationDone(update=5, images=1, base={}, tuned={}, is_best=True))
+    later.records.flush()
+    later.restore()
+    folder = later.running.folder / "again"
+    samples = [e for e in read_jsonl(folder / "events.jsonl") if isinstance(e, SamplesReady)]
+    shown = {
+        event.update: [(folder / key).read_text() for key in (pair.base.key, pair.tuned.key)]
+        for event in samples
+        for pair in event.pairs
+    }
+    assert shown == {
+        5: ["a star on one GPU", "a star on one GPU, tuned at 5"],
+        10: ["a star on another", "a star on another, tuned at 10"],
+    }
+
+
+def test_a_history_of_an_earlier_version_has_its_pictures(bench: Bench) -> None:
+    """Without tokens in their keys."""
+    prefix = object_keys.job_prefix(bench.claimed.job.id)
+    keys = [f"{prefix}samples/{name}/000.png" for name in ("base", "000005")]
+    stored = {
+        key: StoredObject(key, bench.running.objects.write(key, key.encode()), len(key))
+        for key in keys
+    }
+    pictures = [Picture(key=key, scores={}) for key in keys]
+    pair = SamplePair(prompt="a star", seed=1, base=pictures[0], tuned=pictures[1])
+    event = SamplesReady(update=5, pairs=(pair,))
+    bench.records.write(lambda session, lease: results.add_samples(session, lease, event, stored))
+    bench.save(5)
+    found, _ = bench.restore()
+    assert found[-2:] == ["samples/000005/000.png", "samples/base/000.png"]
 
 
 def test_recorded_trajectories_outlive_an_attempt(bench: Bench) -> None:
