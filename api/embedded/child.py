@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 _FIRST_WAIT_SECONDS: Final = 1.0
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _HOPELESS: Final = 3
 """Ends in a row without ever having been ready: starting again would not help."""
 _LARGEST_LOG_BYTES: Final = 16 << 20
+"""Then its process begins another; the one before it is kept."""
 _TAIL_BYTES: Final = 2000
 
 
@@ -32,10 +33,19 @@ class Program:
 
 
 class Child:
-    """A program's process, one after the other; `say` gets one line for each change."""
+    """A program's process, one after the other; `say` gets one line for each change.
+
+    It has `stop_seconds` to end by itself when this process is gone.
+    """
 
     def __init__(
-        self, program: Program, env: Mapping[str, str], log: Path, say: Callable[[str], None]
+        self,
+        program: Program,
+        env: Mapping[str, str],
+        log: Path,
+        say: Callable[[str], None],
+        *,
+        stop_seconds: int,
     ) -> None:
         self.program = program
         self.log = log
@@ -45,8 +55,8 @@ class Child:
         self._has_lived = False
         self._env = env
         self._say = say
+        self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._log_file: IO[bytes] | None = None
         self._start_at = 0.0
 
     @property
@@ -88,18 +98,18 @@ class Child:
         return self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
 
     def _start(self) -> None:
-        self._rotate()
-        self._log_file = self.log.open("ab")
-        command = [sys.executable, "-m", "api.embedded.lifeline", self.program.module]
+        bounds = [str(self._stop_seconds), str(self.log), str(_LARGEST_LOG_BYTES)]
+        command = [sys.executable, "-m", "api.embedded.lifeline", *bounds, self.program.module]
         # In a session of its own: Ctrl-C in a terminal is the parent's to hear.
-        self._process = subprocess.Popen(  # noqa: S603  # our own modules
-            [*command, *self.program.arguments],
-            env=dict(self._env),
-            stdin=subprocess.PIPE,
-            stdout=self._log_file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # our own modules
+                [*command, *self.program.arguments],
+                env=dict(self._env),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self._say(f"{self.program.name}: starting (process {self._process.pid})")
 
     def _ended(self, process: subprocess.Popen[bytes], code: int) -> None:
@@ -116,12 +126,6 @@ class Child:
             # It may have gone with bytes unread.
             with suppress(BrokenPipeError):
                 process.stdin.close()
-        if self._log_file is not None:
-            self._log_file.close()
-
-    def _rotate(self) -> None:
-        if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".old"))
 
 
 def _cause(code: int) -> str:

@@ -15,8 +15,7 @@ import httpx2
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.embedded.child import Child, Program
-from api.embedded.lifeline import GRACE_SECONDS
-from api.embedded.settings import environment
+from api.embedded.settings import embedded_settings, environment
 from migrations.run import upgrade
 from shortft_core.errors import ShortFTError, UserError
 from store import workers
@@ -45,6 +44,7 @@ class House:
     """The service in one folder, as long as the block that opened it runs."""
 
     def __init__(self, store: StoreSettings, host: str, port: int) -> None:
+        self._stop_seconds = embedded_settings().stop_seconds
         self._database = open_database(store.database_address())
         self._host, self._port = host, port
         self._http = httpx2.Client(timeout=_ANSWER_SECONDS, trust_env=False)
@@ -80,7 +80,7 @@ class House:
                 time.sleep(_LOOK_SECONDS)
         finally:
             say("stopping")
-            deadline = time.monotonic() + GRACE_SECONDS
+            deadline = time.monotonic() + self._stop_seconds
             for child in children:
                 child.terminate()
             for child in children:
@@ -93,7 +93,13 @@ class House:
         api = Program(name="api", module="api", arguments=(), is_ready=self._api_answers)
         programs = [api, *map(self._worker, KINDS)]
         return [
-            Child(program, env, logs / f"{program.name.replace(' ', '-')}.log", say)
+            Child(
+                program,
+                env,
+                logs / f"{program.name.replace(' ', '-')}.log",
+                say,
+                stop_seconds=self._stop_seconds,
+            )
             for program in programs
         ]
 
@@ -124,8 +130,8 @@ class House:
 def open_house(store: StoreSettings, host: str, port: int) -> Iterator[House]:
     """The service in its folder, which belongs to this process alone; port 0 is any free one.
 
-    Raises UserError if the folder or the port is taken. What is missing is made: the folder, the
-    tables and the secret.
+    Raises UserError if the folder or the port is taken, or a setting is wrong. What is missing is
+    made: the folder, the tables and the secret.
     """
     folder = store.data_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,16 +8,18 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from typer.testing import CliRunner
 
 from api.commands import keys_app
-from api.embedded import child, house
+from api.embedded import child, house, settings
 from api.embedded.child import Child, Program
-from api.embedded.house import NotStartedError, free_port, open_house
+from api.embedded.house import House, NotStartedError, free_port, open_house
 from shortft_client import Client
 from shortft_client.errors import NotAllowedError
 from shortft_core.errors import UserError
@@ -26,9 +28,25 @@ from store.settings import StoreSettings
 from tests.api.embedded_service import EmbeddedService, contract_job, embedded, processes_of
 from tests.api.process import refusal
 from tests.servers.processes import wait_until
+from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.timeout(400)
 """Four Python processes start several times over."""
+PROGRAMS: Final = {
+    "stubborn": """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+""",
+    "chatter": """
+import itertools, sys, time
+for number in itertools.count():
+    print(number, file=(sys.stdout, sys.stderr)[number % 2], flush=True)
+    time.sleep(0.0005)
+""",
+}
+"""Modules that a child may run: one that does not listen, and one that does not stop to talk."""
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +195,26 @@ def _is_refused(client: Client) -> bool:
     return False
 
 
+def _child(name: str, module: str, folder: Path, said: list[str], stop_seconds: int = 30) -> Child:
+    """A child in a folder of its own; it is ready once it has written a line."""
+    for program, text in PROGRAMS.items():
+        (folder / f"{program}.py").write_text(text)
+    log = folder / f"{name}.log"
+    return Child(
+        Program(name=name, module=module, arguments=(), is_ready=lambda _: log.stat().st_size > 0),
+        {"PYTHONPATH": os.pathsep.join((str(Path.cwd()), str(folder)))},
+        log,
+        said.append,
+        stop_seconds=stop_seconds,
+    )
+
+
 def test_a_program_that_cannot_live_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "_FIRST_WAIT_SECONDS", 0.01)
     said: list[str] = []
-    program = Program(
-        name="poem", module="shortft_core.errors", arguments=(), is_ready=lambda _: False
-    )
-    poem = Child(program, {"PYTHONPATH": str(Path.cwd())}, tmp_path / "poem.log", said.append)
+    poem = _child("poem", "shortft_core.errors", tmp_path, said)
 
     def hopeless() -> bool:
         poem.look()
@@ -211,6 +240,58 @@ def test_the_house_ends_with_the_last_words_of_what_cannot_live(
     ):
         opened.live(lambda: False, lambda _: None)
     assert processes_of(tmp_path) == {}
+
+
+def test_a_worker_has_twice_its_grace_and_some_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = WorkerSettings.model_fields["grace_seconds"].default
+    assert settings.embedded_settings().stop_seconds > 2 * default
+    monkeypatch.setenv("SHORTFT_GRACE_SECONDS", "600.5")
+    assert settings.embedded_settings().stop_seconds > 2 * 600.5
+    monkeypatch.setenv("SHORTFT_GRACE_SECONDS", "inf")
+    with pytest.raises(UserError, match="SHORTFT_GRACE_SECONDS"):
+        settings.embedded_settings()
+
+
+def test_the_house_waits_as_long_as_its_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    stubborn = _child("stubborn", "stubborn", tmp_path, said)
+    monkeypatch.setattr(settings, "_REST_SECONDS", 0)
+    monkeypatch.setenv("SHORTFT_GRACE_SECONDS", "0.4")
+    monkeypatch.setattr(House, "_children", lambda *_: [stubborn])
+    with open_house(StoreSettings(data_dir=tmp_path), "127.0.0.1", 0) as opened:
+        began = time.monotonic()
+        opened.live(lambda: stubborn.is_ready, said.append)
+    assert said[-2:] == ["stopping", "stubborn: stopped (SIGKILL)"]
+    assert 1 <= time.monotonic() - began < 45
+
+
+def test_a_child_without_a_parent_has_the_same_time(tmp_path: Path) -> None:
+    stubborn = _child("stubborn", "stubborn", tmp_path, [], stop_seconds=1)
+    stubborn.look()
+    wait_until(lambda: stubborn.log.stat().st_size > 0)
+    process = stubborn._process
+    assert process is not None
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(30) == -signal.SIGALRM
+
+
+def test_a_log_stays_bounded_while_its_process_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_LARGEST_LOG_BYTES", 500)
+    chatter = _child("chatter", "chatter", tmp_path, [])
+    old = chatter.log.with_suffix(".old")
+    chatter.look()
+    wait_until(lambda: old.exists() and chatter.log.exists() and chatter.log.stat().st_size > 100)
+    chatter.terminate()
+    chatter.finish(time.monotonic() + 30)
+    numbers = [int(line) for line in (old.read_text() + chatter.log.read_text()).split()]
+    # None is lost at the switch, of either stream.
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert old.stat().st_size > 500
 
 
 def test_a_port_that_is_taken_is_named() -> None:
