@@ -24,6 +24,7 @@ from shortft_core.schedule.chain import (
     ddim_grid,
     equal_borders,
     forward_units,
+    leash_calls,
     longest_chain,
     segment_indices,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "forward_units",
     "inference_plan",
     "jumps",
+    "leash_calls",
     "longest_chain",
     "plan",
     "refl_plan",

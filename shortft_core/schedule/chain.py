@@ -118,6 +118,19 @@ def counts(chain: Plan) -> tuple[int, int]:
     return with_gradient, len(chain) - with_gradient
 
 
+def leash_calls(chain: Plan) -> Plan:
+    """What DRaFT+'s leash asks the base model: each attached call that branches act in, once more.
+
+    Gradient comes through latents that a branch has moved: neither in the first of them, nor where
+    the input is detached.
+    """
+    held = [call for call in chain if call.with_gradient and call.branches]
+    return tuple(
+        replace(call, branches=(), with_gradient=position > 0 and not call.detach_input)
+        for position, call in enumerate(held)
+    )
+
+
 def forward_units(
     chain: Iterable[Evaluation],
     guidance_scale: float,

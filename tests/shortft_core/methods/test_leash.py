@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from shortft_core.methods import Batch
 from shortft_core.methods.backpropagation import Backpropagation
 from shortft_core.methods.leash import Leash
+from shortft_core.schedule import counts, leash_calls
 
 Build = Callable[..., Backpropagation]
 Slopes = Callable[..., list[tuple[float, float]]]
@@ -57,9 +60,43 @@ def test_the_leash_is_the_mean_squared_distance_from_the_base_model(
     expected = distance(method, drawn, noted)
     assert outcome.statistics["leash"] == pytest.approx(expected, rel=1e-9)
     assert outcome.loss.item() == pytest.approx(whole.loss.item() + 100 * expected, rel=1e-9)
-    attached = sum(e.with_gradient and e.denoiser == "base" for _, e, _ in noted)
+    held = [(x, e) for x, e, _ in noted if e.with_gradient and e.denoiser == "base"]
+    moved = sum(x.requires_grad for x, _ in held)
     with_gradient, without = whole.evaluations
-    assert outcome.evaluations == (with_gradient, without + attached)
+    assert outcome.evaluations == (with_gradient + moved, without + len(held) - moved)
+
+
+@pytest.mark.parametrize("type_", sorted(set(METHODS) - {"refl", "draft_lv"}))
+def test_its_calls_are_those_of_the_cost_model(build: Build, batch: Batch, type_: str) -> None:
+    method = build(type_, leash=1.0, **OPTIONS.get(type_, {}))
+    plan = method.training_plan(DRAWN)
+    made = method.loss(replace(batch, draw=DRAWN)).evaluations
+    assert made == counts((*plan, *leash_calls(plan)))
+
+
+def test_checkpointing_holds_on_a_leash_too(build: Build, batch: Batch) -> None:
+    """What the backward pass keeps shrinks as without one, and nothing changes but memory."""
+    options = {"leash": 1.0, "gradient_steps": 3, "steps": 5}
+    whole, slopes = kept_and_slopes(build("draft_k", **options), batch)
+    less, same = kept_and_slopes(build("draft_k", gradient_checkpointing=True, **options), batch)
+    assert less < 0.3 * whole
+    assert len(slopes) == len(same) > 0
+    assert all(torch.equal(*pair) for pair in zip(slopes, same, strict=True))
+
+
+def kept_and_slopes(method: Backpropagation, batch: Batch) -> tuple[int, list[Tensor]]:
+    """Numbers that wait for the backward pass, and the gradients of the branch."""
+    kept = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = method.loss(batch).loss
+    loss.backward()
+    found = (weight.grad for weight in method.bank.parameters(1))
+    return sum(kept), [slope for slope in found if slope is not None]
 
 
 def distance(method: Backpropagation, batch: Batch, noted: list[Any]) -> float:
