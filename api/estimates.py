@@ -16,12 +16,14 @@ from shortft_core import catalog, schedule
 from shortft_core.spec import (
     AlignProp,
     AlignSpec,
+    AnyMethod,
     Direct,
     DraftK,
     DraftLV,
     DRTune,
     ReFL,
     ShortFT,
+    resolved,
 )
 from shortft_core.stages import stage_starts
 from store import measurements, workers
@@ -36,7 +38,7 @@ def estimate(service: Service, spec: AlignSpec) -> Estimate:
     method = spec.method
     per_image = evaluations_per_image(spec)
     updates = _updates_of_stages(spec, len(per_image))
-    images_per_update = method.batch_size * method.accumulation
+    images_per_update = method.batch_size * resolved(method.accumulation, "accumulation")
     measured = _measured(service, spec)
     return Estimate(
         is_exact=_is_exact(spec),
@@ -72,9 +74,18 @@ def evaluations_per_image(spec: AlignSpec) -> tuple[_Counts, ...]:
     """Calls of one training image (with, without) gradient, in each stage."""
     if isinstance(spec.method, ShortFT):
         return _shortft(spec.method)
-    attached, cut = _baseline(spec.method)
-    # The leash asks the base model beside each attached call.
-    return ((attached, cut + (attached if spec.method.leash else 0)),)
+    counts = _baseline(spec.method)
+    return (_on_a_leash(spec.method, counts) if spec.method.leash else counts,)
+
+
+def _on_a_leash(method: AnyMethod, counts: _Counts) -> _Counts:
+    """The base model is asked beside each attached call.
+
+    It carries gradient too where an earlier attached call has moved the latents.
+    """
+    attached, cut = counts
+    moved = attached - 1 if isinstance(method, DraftK | AlignProp | Direct) else 0
+    return attached + moved, cut + attached - moved
 
 
 def _baseline(method: DraftK | DraftLV | ReFL | AlignProp | DRTune | Direct) -> _Counts:
@@ -108,14 +119,10 @@ def _shortft(method: ShortFT) -> tuple[_Counts, ...]:
         )
         for stage in range(1, stages + 1)
     )
-    return tuple(_leashed(plan, leash=bool(method.leash)) for plan in plans)
-
-
-def _leashed(plan: schedule.Plan, *, leash: bool) -> _Counts:
-    """Jumps have no branches that could move away from the base model."""
-    attached, cut = schedule.counts(plan)
-    held = sum(call.with_gradient and bool(call.branches) for call in plan)
-    return attached, cut + (held if leash else 0)
+    return tuple(
+        schedule.counts((*plan, *(schedule.leash_calls(plan) if method.leash else ())))
+        for plan in plans
+    )
 
 
 def _alignprop(method: AlignProp) -> _Counts:

@@ -17,7 +17,7 @@ from shortft_core.methods.backpropagation import Backpropagation
 from shortft_core.models import DiffusionModel
 from shortft_core.rewards import Composite
 from shortft_core.sampling import derive_seed
-from shortft_core.spec import AlignSpec, AnyMethod, AnyReward, PromptSource, Source
+from shortft_core.spec import AlignSpec, AnyMethod, AnyReward, PromptSource, Source, resolved
 from shortft_core.spec.rewards import HPSv2
 
 BASE: Final = Source(name="shapes")
@@ -66,7 +66,7 @@ class Tuning:
         branches = range(1, bank.branches + 1)
         self.optimizer = torch.optim.AdamW(
             [weight for branch in branches for weight in bank.parameters(branch)],
-            lr=options.learning_rate,
+            lr=resolved(options.learning_rate, "learning_rate"),
             weight_decay=options.weight_decay,
         )
         self.prompts = prompts.load(self.spec.prompts).prompts

@@ -23,14 +23,16 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
-    """Format of frozen weights; `auto` is bf16 on CUDA and fp32 elsewhere.
+def choose_dtype(
+    device: torch.device, precision: Precision = "auto", *, merged: bool = False
+) -> torch.dtype:
+    """Format of frozen weights; `auto` is bf16 on CUDA, and fp32 elsewhere and for `merged` ones.
 
     It is the weights' own format and not an autocast context, whose cache of cast weights would
     lose gradients between a rollout and the pass after it (docs/decisions/0002).
     """
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+        precision = "bf16" if device.type == "cuda" and not merged else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 

@@ -173,7 +173,7 @@ class _Job:
 
 
 def _load(spec: AlignSpec, panel_prompts: Sequence[tuple[str, int]], device: torch.device) -> _Job:
-    dtype = choose_dtype(device, spec.method.precision)
+    dtype = choose_dtype(device, spec.method.precision, merged=spec.method.merged_rollouts)
     model = models.load(spec.base_model, device=device, dtype=dtype)
     base_sha256, init_sha256 = model.fingerprint, None
     if spec.method.init_adapter is not None:

@@ -31,8 +31,8 @@ from shortft_core.events import (
 from shortft_core.methods import Batch, Method, Outcome
 from shortft_core.parallel import MethodLoss, any_process, choose_accelerator, decide, gathered
 from shortft_core.sampling import derive_seed
-from shortft_core.schedule import forward_units
-from shortft_core.spec import AlignSpec, ShortFT
+from shortft_core.schedule import forward_units, leash_calls
+from shortft_core.spec import AlignSpec, ShortFT, resolved
 from shortft_core.stages import PLATEAU_UPDATES, has_plateaued, stage_starts
 
 CALIBRATION_UPDATES: Final = 3
@@ -61,8 +61,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         options = self.spec.method
+        self._peak = resolved(options.learning_rate, "learning_rate")
+        self._parts = resolved(options.accumulation, "accumulation")
         self.optimizer = torch.optim.AdamW(
-            self._parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+            self._parameters(), lr=self._peak, weight_decay=options.weight_decay
         )
         self.average = Ema(self._parameters(), options.ema_decay or 0.0)
         fresh = self.checkpoints.fresh(options.updates, self._starts(options.updates))
@@ -111,7 +113,7 @@ class Trainer:
     def _update(self) -> tuple[list[Outcome], dict[int, float]]:
         """Accumulated gradients, averaged over devices, clipped per branch; one step of AdamW."""
         self.optimizer.zero_grad(set_to_none=True)
-        outcomes, parts = [], self.spec.method.accumulation
+        outcomes, parts = [], self._parts
         for part in range(parts):
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self._loss):
@@ -173,7 +175,7 @@ class Trainer:
         )
 
     def _step(self, part: int) -> int:
-        return self.state.update * self.spec.method.accumulation + part
+        return self.state.update * self._parts + part
 
     def _prompt(self, image: int) -> str:
         """Every prompt once per epoch, in an order of its own."""
@@ -197,7 +199,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         warmup = self.spec.method.warmup_updates
         share = min(1.0, (self.state.update + 1) / warmup) if warmup else 1.0
-        return self.spec.method.learning_rate * share
+        return self._peak * share
 
     def _advance(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         self._durations.append(seconds)
@@ -241,8 +243,9 @@ class Trainer:
         plan, shortcut = self.method.training_plan(), self.method.shortcut
         if self.method.image_pool():
             plan = tuple(evaluation for evaluation in plan if evaluation.with_gradient)
+        leash = leash_calls(plan) if self.spec.method.leash else ()
         return forward_units(
-            plan,
+            (*plan, *leash),
             self.method.guidance_scale,
             shortcut_guidance=shortcut.guidance_scale if shortcut else 1.0,
             gradient_checkpointing=self.spec.method.gradient_checkpointing,

@@ -71,7 +71,7 @@ def _model(name: str, entry: catalog.BaseModel, hub: Path) -> ModelAnswer:
         summary=entry.summary,
         licence=entry.weights.licence,
         hub_id=entry.weights.hub_id,
-        guidance_scale=entry.guidance_scale,
+        guidance_scale=entry.tuning.guidance_scale,
         on_disk=size is not None,
         size_bytes=size,
         default_shortcut=entry.shortcut,

@@ -7,7 +7,7 @@ from shortft_core.catalog.entries import (
     ShortcutEntry,
     Weights,
 )
-from shortft_core.catalog.method_defaults import guidance_scale, resolve_method, with_preset
+from shortft_core.catalog.method_defaults import resolve_method, tuning, with_preset
 from shortft_core.catalog.resolve import (
     find,
     load,
@@ -24,8 +24,8 @@ from shortft_core.catalog.shortcuts import (
 )
 from shortft_core.catalog.tables import (
     BASE_MODELS,
-    DEFAULT_GUIDANCE_SCALE,
     DEFAULT_JUDGES,
+    DEFAULT_TUNING,
     DEFAULT_UPDATES,
     METHODS,
     MODEL_FAMILIES,
@@ -38,8 +38,8 @@ from shortft_core.catalog.tables import (
 
 __all__ = [
     "BASE_MODELS",
-    "DEFAULT_GUIDANCE_SCALE",
     "DEFAULT_JUDGES",
+    "DEFAULT_TUNING",
     "DEFAULT_UPDATES",
     "METHODS",
     "MODEL_FAMILIES",
@@ -56,7 +56,6 @@ __all__ = [
     "Weights",
     "check_shortcut",
     "find",
-    "guidance_scale",
     "load",
     "resolve",
     "resolve_distil",
@@ -65,5 +64,6 @@ __all__ = [
     "resolve_reward",
     "shortcut_borders",
     "source_names",
+    "tuning",
     "with_preset",
 ]

@@ -25,13 +25,32 @@ class Weights:
     """Hashes of files that were seen; those never seen are recorded at their first download."""
     licence: str
 
+    @property
+    def place(self) -> str | None:
+        """The folder, repository or address; together with `files` the same for equal weights."""
+        return self.bundled or self.hub_id or self.url
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What a base model is sampled and tuned with unless a job says otherwise.
+
+    Without values of its own, as DRaFT and ShortFT tune Stable Diffusion 1.x: rank 128, 16 images
+    an update.
+    """
+
+    guidance_scale: float = 7.5
+    rank: int = 128
+    learning_rate: float = 1e-4
+    accumulation: int = 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseModel:
     """A text-to-image model that can be tuned."""
 
     weights: Weights
-    guidance_scale: float
+    tuning: Tuning = Tuning()
     summary: str
     shortcut: str | None = None
     """Default shortcut of ShortFT, a name of `SHORTCUTS`; None: distil one first."""
@@ -80,6 +99,8 @@ class Reward:
     """Source name -> part -> weights; the first source is the default."""
     preset: Mapping[str, float] = field(default_factory=dict)
     """For a preset, in place of a target: names of the rewards it adds up -> weights."""
+    quantity: str = ""
+    """What it measures, where another reward measures the same or its negative."""
     differentiable: bool = True
     """Whether its gradient reaches the images, as methods that back-propagate it need."""
 

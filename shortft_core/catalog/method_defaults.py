@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
+
 from shortft_core import schedule
+from shortft_core.catalog.entries import Tuning
 from shortft_core.catalog.shortcuts import (
     SHORTCUTS,
     ShortcutUse,
@@ -12,7 +16,7 @@ from shortft_core.catalog.shortcuts import (
 )
 from shortft_core.catalog.tables import (
     BASE_MODELS,
-    DEFAULT_GUIDANCE_SCALE,
+    DEFAULT_TUNING,
     DEFAULT_UPDATES,
     PRESETS,
 )
@@ -26,13 +30,12 @@ def resolve_method(method: AnyMethod, base_model: Source) -> AnyMethod:
 
     Raises UnknownNameError, UserError or PlanError for what cannot run on this base model.
     """
-    defaults: dict[str, object] = {}
-    if method.guidance_scale is None:
-        own = 1.0 if isinstance(method, Direct) else guidance_scale(base_model)
-        defaults["guidance_scale"] = own
-    if method.updates is None and method.seconds is None:
+    defaults: dict[str, object] = asdict(tuning(base_model))
+    if isinstance(method, Direct):
+        defaults["guidance_scale"] = 1.0
+    if method.seconds is None:
         defaults["updates"] = DEFAULT_UPDATES
-    resolved = with_preset(method.model_copy(update=defaults))
+    resolved = with_preset(_filled(method, defaults))
     if isinstance(resolved, ShortFT):
         return _resolve_shortft(resolved, base_model)
     if isinstance(resolved, Direct):
@@ -42,18 +45,22 @@ def resolve_method(method: AnyMethod, base_model: Source) -> AnyMethod:
 
 def with_preset(method: AnyMethod) -> AnyMethod:
     """The method with the leashes of its preset, where it does not set them itself."""
-    preset = PRESETS[method.preset].items()
+    return _filled(method, PRESETS[method.preset])
+
+
+def _filled(method: AnyMethod, defaults: Mapping[str, object]) -> AnyMethod:
+    """The method with these values where it has none."""
     return method.model_copy(
-        update={name: value for name, value in preset if getattr(method, name) is None}
+        update={name: value for name, value in defaults.items() if getattr(method, name) is None}
     )
 
 
-def guidance_scale(source: Source) -> float:
-    """The guidance that a base model is sampled and tuned with unless a job says otherwise."""
+def tuning(source: Source) -> Tuning:
+    """What a base model is sampled and tuned with unless a job says otherwise."""
     for name, entry in BASE_MODELS.items():
         if name == source.name or (source.id is not None and source.id == entry.weights.hub_id):
-            return entry.guidance_scale
-    return DEFAULT_GUIDANCE_SCALE
+            return entry.tuning
+    return DEFAULT_TUNING
 
 
 def _resolve_shortft(method: ShortFT, base_model: Source) -> ShortFT:
@@ -76,7 +83,7 @@ def _refuse_illegal_chain(method: ShortFT, base_model: str | None) -> None:
     if name is not None:
         if name not in names_of("shortcut"):
             raise UnknownNameError("method.shortcut.name", name, names_of("shortcut"))
-        guidance = method.guidance_scale or DEFAULT_GUIDANCE_SCALE
+        guidance = method.guidance_scale or DEFAULT_TUNING.guidance_scale
         entry = SHORTCUTS[name]
         check_shortcut(entry, method.segments, guidance, "method.shortcut", base_model=base_model)
         borders = shortcut_borders(entry, method.segments)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from shortft_core import prompt_sets
-from shortft_core.catalog.entries import BaseModel, MethodEntry, Reward, Weights
+from shortft_core.catalog.entries import BaseModel, MethodEntry, Reward, Tuning, Weights
 from shortft_core.prompt_sets import PromptSetEntry
 from shortft_core.spec import methods
 from shortft_core.spec import rewards as terms
@@ -21,7 +21,7 @@ MODEL_FAMILIES: Final[Mapping[str, str]] = {
 BASE_MODELS: Final[Mapping[str, BaseModel]] = {
     "shapes": BaseModel(
         weights=Weights(bundled="shapes-base", licence=_SHAPES_LICENCE),
-        guidance_scale=3.0,
+        tuning=Tuning(guidance_scale=3.0, rank=16, learning_rate=1e-3, accumulation=1),
         summary="Bundled 6 M parameter model of colored shapes, 64 x 64, for laptops and tests",
         shortcut="shapes-shortcut",
         few_step="shapes-fewstep",
@@ -30,20 +30,19 @@ BASE_MODELS: Final[Mapping[str, BaseModel]] = {
         weights=Weights(
             hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5", licence="CreativeML Open RAIL-M"
         ),
-        guidance_scale=7.5,
         summary="Stable Diffusion 1.5, 512 x 512, the model of the paper",
         shortcut="hyper-sd15",
         few_step="hyper-sd15",
     ),
     "sd14": BaseModel(
         weights=Weights(hub_id="CompVis/stable-diffusion-v1-4", licence="CreativeML Open RAIL-M"),
-        guidance_scale=7.5,
         summary="Stable Diffusion 1.4, 512 x 512, the model of DRaFT and DDPO",
     ),
 }
 
 _CLIP_L: Final = Weights(hub_id="openai/clip-vit-large-patch14", licence="MIT")
 _SHAPES_PICK: Final = Weights(bundled="shapes-pick", licence=_SHAPES_LICENCE)
+_JPEG_SIZE: Final = "JPEG size"
 
 REWARDS: Final[Mapping[str, Reward]] = {
     "hps_v2": Reward(
@@ -122,16 +121,19 @@ REWARDS: Final[Mapping[str, Reward]] = {
     "compressibility": Reward(
         spec=terms.Compressibility,
         target="shortft_core.rewards.jpeg:build_compressibility",
+        quantity=_JPEG_SIZE,
         summary="Minus the JPEG size in kB (differentiable estimate)",
     ),
     "incompressibility": Reward(
         spec=terms.Incompressibility,
         target="shortft_core.rewards.jpeg:build_incompressibility",
+        quantity=_JPEG_SIZE,
         summary="The JPEG size in kB (differentiable estimate)",
     ),
     "jpeg_size": Reward(
         spec=terms.JpegFileSize,
         target="shortft_core.rewards.jpeg:build_jpeg_size",
+        quantity=_JPEG_SIZE,
         summary="Minus the JPEG size in kB of the file itself, as DDPO has it",
         differentiable=False,
     ),
@@ -198,14 +200,18 @@ METHODS: Final[Mapping[str, MethodEntry]] = {
 PROMPT_SETS: Final[Mapping[str, PromptSetEntry]] = prompt_sets.PROMPT_SETS
 
 DEFAULT_JUDGES: Final = ("clipscore", "pickscore", "hps_v2")
-"""Held-out judges in order of preference; the first that is not optimised serves."""
+"""Held-out judges in order of preference; the first that measures nothing optimised serves."""
 ORACLE: Final = "oracle"
 """The held-out judge of the `shapes` world; never a reward."""
+ORACLE_BASE_MODEL: Final = "shapes"
+"""The base model of its world, where it serves when every default judge measures a reward."""
+ORACLE_CAPTIONS: Final = "shortft_core.oracle.scene:parse"
+"""What reads the captions it can judge, without torch; None for any other text."""
 ORACLE_TARGET: Final = "shortft_core.oracle.reader:build"
 DEFAULT_UPDATES: Final = 120
 """Length of a job that names neither updates nor seconds: minutes on `shapes`."""
-DEFAULT_GUIDANCE_SCALE: Final = 7.5
-"""For base models outside the table: what DRaFT and the SD 1.x pipelines use."""
+DEFAULT_TUNING: Final = Tuning()
+"""For base models outside the table."""
 PRESETS: Final[Mapping[str, Mapping[str, float | str]]] = {
     "paper": {"leash": 0.0, "reward_threshold": "off", "ema_decay": 0.0, "crop_margin": 0.0},
     "safe": {"leash": 0.1, "reward_threshold": "auto", "ema_decay": 0.995, "crop_margin": 1 / 64},

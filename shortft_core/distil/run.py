@@ -172,7 +172,7 @@ def guidance_of(spec: DistilSpec) -> float:
     """The guidance that the jumps absorb: the one given, or the base model's own."""
     if spec.guidance_scale is not None:
         return spec.guidance_scale
-    return catalog.guidance_scale(spec.base_model)
+    return catalog.tuning(spec.base_model).guidance_scale
 
 
 def recorder_of(

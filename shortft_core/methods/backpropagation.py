@@ -20,7 +20,7 @@ from shortft_core.models import DiffusionModel
 from shortft_core.rewards import Composite
 from shortft_core.schedule import Plan, base_plan, counts
 from shortft_core.shortcuts import Shortcut
-from shortft_core.spec import AnyMethod
+from shortft_core.spec import AnyMethod, resolved
 
 
 class Levels(TypedDict):
@@ -43,9 +43,8 @@ class Backpropagation:
         branches: int = 1,
         shortcut: Shortcut | None = None,
     ) -> None:
-        if spec.guidance_scale is None:
-            raise ValueError("guidance_scale is unresolved: pass the spec through catalog.resolve")
-        self.model, self.guidance_scale = model, spec.guidance_scale
+        self.model = model
+        self.guidance_scale = resolved(spec.guidance_scale, "guidance_scale")
         spec = catalog.with_preset(spec)
         self.shortcut = shortcut
         self.few_step: Shortcut | None = None
@@ -53,7 +52,8 @@ class Backpropagation:
         self.merged_rollouts = spec.merged_rollouts
         _refuse_rounding(model, merged=spec.merged_rollouts)
         self.levels = Levels(train_timesteps=model.train_timesteps, offset=model.steps_offset)
-        self.bank = AdapterBank(model.denoiser, branches=branches, rank=spec.rank, seed=seed)
+        rank = resolved(spec.rank, "rank")
+        self.bank = AdapterBank(model.denoiser, branches=branches, rank=rank, seed=seed)
         threshold = spec.reward_threshold if isinstance(spec.reward_threshold, float) else None
         self.objective = Objective(
             model=model, reward=reward, threshold=threshold, crop_margin=spec.crop_margin or 0.0
@@ -113,10 +113,11 @@ class Backpropagation:
     def _leashed(self, outcome: Outcome, leash: Leash) -> Outcome:
         distance = leash.mean()
         with_gradient, without = outcome.evaluations
+        cut = len(leash.distances) - leash.attached
         return replace(
             outcome,
             loss=outcome.loss + self.leash_weight * distance,
-            evaluations=(with_gradient, without + len(leash.distances)),
+            evaluations=(with_gradient + leash.attached, without + cut),
             statistics={**outcome.statistics, "leash": distance.item()},
         )
 

@@ -7,7 +7,7 @@ from shortft_core.methods.backpropagation import Backpropagation
 from shortft_core.models import DiffusionModel
 from shortft_core.rewards import Composite
 from shortft_core.schedule import Plan, attach, few_step_plan, refuse_untrained_jumps
-from shortft_core.spec import Direct
+from shortft_core.spec import Direct, resolved
 
 
 class DirectMethod(Backpropagation):
@@ -16,9 +16,8 @@ class DirectMethod(Backpropagation):
     def __init__(
         self, spec: Direct, *, model: DiffusionModel, reward: Composite, seed: int
     ) -> None:
-        if spec.few_step is None:
-            raise ValueError("few_step is unresolved: pass the spec through catalog.resolve")
-        few_step = shortcuts.few_step(spec.few_step, model, segments=spec.segments)
+        source = resolved(spec.few_step, "few_step")
+        few_step = shortcuts.few_step(source, model, segments=spec.segments)
         super().__init__(spec, model=few_step.model, reward=reward, seed=seed)
         self.few_step = few_step
         self.inference_plan = few_step_plan(

@@ -25,7 +25,7 @@ from shortft_core.schedule import (
     refuse_untrained_jumps,
 )
 from shortft_core.shortcuts import Shortcut
-from shortft_core.spec import ShortFT
+from shortft_core.spec import ShortFT, resolved
 from shortft_core.stages import default_shares
 
 
@@ -94,15 +94,11 @@ class ShortFTMethod(Backpropagation):
 
 def _shortcut(spec: ShortFT, model: DiffusionModel) -> Shortcut:
     """The frozen denoiser of the jumps, made before the bank is attached to the base."""
-    if spec.guidance_scale is None:
-        raise ValueError("guidance_scale is unresolved: pass the spec through catalog.resolve")
+    guidance_scale = resolved(spec.guidance_scale, "guidance_scale")
     if spec.ablation == "naive_jump":
-        return shortcuts.naive(model, spec.guidance_scale)
-    if spec.shortcut is None:
-        raise ValueError("shortcut is unresolved: pass the spec through catalog.resolve")
-    shortcut = shortcuts.load(
-        spec.shortcut, model, segments=spec.segments, guidance_scale=spec.guidance_scale
-    )
+        return shortcuts.naive(model, guidance_scale)
+    source = resolved(spec.shortcut, "shortcut")
+    shortcut = shortcuts.load(source, model, segments=spec.segments, guidance_scale=guidance_scale)
     if spec.shortcut_guidance is None:
         return shortcut
     return replace(shortcut, guidance_scale=spec.shortcut_guidance)

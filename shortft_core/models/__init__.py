@@ -95,7 +95,7 @@ def load(
         folder = Path(source.path or "")
     factory = catalog.load(catalog.MODEL_FAMILIES[_family(folder, field)])
     model: DiffusionModel = factory(folder, device=device, dtype=dtype, field=field)
-    model.guidance_scale = catalog.guidance_scale(source)
+    model.guidance_scale = catalog.tuning(source).guidance_scale
     return model
 
 

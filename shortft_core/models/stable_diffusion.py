@@ -47,7 +47,7 @@ class StableDiffusion:
         self.alphas_cumprod = _alphas_cumprod(scheduler.config)
         self.train_timesteps: int = scheduler.config.num_train_timesteps
         self.steps_offset: int = scheduler.config.steps_offset
-        self.guidance_scale = catalog.DEFAULT_GUIDANCE_SCALE
+        self.guidance_scale = catalog.DEFAULT_TUNING.guidance_scale
         self.negative_prompt = ""
         self.pixels_per_latent: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_size: int = unet.config.sample_size * self.pixels_per_latent

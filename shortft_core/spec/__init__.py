@@ -1,6 +1,6 @@
 """The only definition of a job."""
 
-from shortft_core.spec.common import PromptSource, Source, Spec
+from shortft_core.spec.common import PromptSource, Source, Spec, resolved
 from shortft_core.spec.distil import DistilSpec
 from shortft_core.spec.job import AlignSpec, Evaluation, Guard, JobSpec
 from shortft_core.spec.methods import (
@@ -36,4 +36,5 @@ __all__ = [
     "ShortFT",
     "Source",
     "Spec",
+    "resolved",
 ]

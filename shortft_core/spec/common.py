@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Set as AbstractSet
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_T = TypeVar("_T")
 
 
 class Spec(BaseModel):
@@ -16,6 +18,13 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def resolved(value: _T | None, field: str) -> _T:
+    """A field that `catalog.resolve` fills in; raises ValueError where nobody has called it."""
+    if value is None:
+        raise ValueError(f"{field} is unresolved: pass the spec through catalog.resolve")
+    return value
 
 
 def identity(spec: Spec, fields: AbstractSet[str] | None = None) -> str:

@@ -22,7 +22,8 @@ class Evaluation(Spec):
     """Updates between evaluations; the base model and the finished one are always evaluated."""
     held_out: tuple[str, ...] | None = Field(default=None, max_length=MOST_REWARDS)
     """Judges that are not optimised: rewards of the catalog, or `oracle` for `shapes` captions.
-    By default a CLIP that is not among the rewards; an empty list for none."""
+    By default the first of `clipscore`, `pickscore`, `hps_v2` that measures nothing optimised, else
+    `oracle` for captions of `shapes`; an empty list for none."""
     count: int = Field(default=16, ge=1, le=100_000)
     """Prompts taken from the front of the held-out prompts."""
     seeds: int = Field(default=1, ge=1, le=1_000)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,8 +18,9 @@ class Method(Spec):
     """Length of the DDIM chain; an adapter serves only the grid it was trained on."""
     guidance_scale: float | None = Field(default=None, ge=1.0)
     """Classifier-free guidance; by default the base model's own."""
-    rank: int = Field(default=16, ge=1, le=1_024)
-    """LoRA rank; alpha equals it, so the scale is always 1."""
+    rank: int | None = Field(default=None, ge=1, le=1_024)
+    """LoRA rank, 16 on `shapes` and 128 on others by default; alpha equals it, so the scale is
+    always 1."""
     init_adapter: Source | None = None
     """A LoRA file that is merged into the base model first: tuning starts on top of it."""
     updates: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -27,11 +29,11 @@ class Method(Spec):
     """Training time; three calibration updates turn it into `updates` once."""
     batch_size: int = Field(default=4, ge=1, le=4_096)
     """Images in memory at once, on each device."""
-    accumulation: int = Field(default=1, ge=1, le=4_096)
-    """Batches per update."""
+    accumulation: int | None = Field(default=None, ge=1, le=4_096)
+    """Batches per update, 1 on `shapes` and 4 on others by default."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the frozen weights: bf16 on CUDA and fp32 elsewhere by default. Branches,
-    their optimizer and the chain's arithmetic stay in fp32."""
+    """Number format of the frozen weights: by default bf16 on CUDA, and fp32 elsewhere and beside
+    `merged_rollouts`. Branches, their optimizer and the chain's arithmetic stay in fp32."""
     gradient_checkpointing: bool = False
     """Recompute each attached denoiser call in the backward pass: memory of one call, a third
     more work."""
@@ -39,8 +41,8 @@ class Method(Spec):
     """Run the calls without gradient on merged weights, merged anew for every update: faster, equal
     within rounding; for base weights in fp32, because half precision would round small branches
     away."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak of AdamW; 1e-3 suits rank 16 on `shapes`, 1e-4 rank 128 on SD 1.5."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak of AdamW, 1e-3 on `shapes` and 1e-4 on others by default."""
     warmup_updates: int = Field(default=0, ge=0, le=1_000_000)
     """Linear warm-up of the learning rate."""
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -63,13 +65,31 @@ class Method(Spec):
     frozen at a stage change."""
     crop_margin: float | None = Field(default=None, ge=0, lt=0.5)
     """Share of each side that a random crop leaves out before the reward sees the image
-    (LongAlign: 8 of 512 pixels, against blocky artefacts)."""
+    (LongAlign: 8 of 512 pixels, against blocky artefacts); 0 beside `symmetry`, whose axis it would
+    move."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.updates is not None and self.seconds is not None:
             raise ValueError("give updates or seconds, not both")
         return self
+
+    @model_validator(mode="after")
+    def _merged_in_full_precision(self) -> Self:
+        if self.merged_rollouts and self.precision == "bf16":
+            raise ValueError(
+                "merged_rollouts needs precision fp32: bf16 rounds small branches away"
+            )
+        return self
+
+
+_SHARED_BRANCH: Final = {"stacking": "cumulative", "detach_lower_branches": False}
+_WITHOUT_EFFECT: Final[Mapping[str, Mapping[str, object]]] = {
+    "no_progressive": {"stage_switch": "shares", "prefix_pool": 0},
+    "no_tlora": _SHARED_BRANCH,
+    "no_tlora_all_steps": {**_SHARED_BRANCH, "scope": "last_step"},
+}
+"""Ablation -> fields that mean nothing beside it, and the value that says nothing."""
 
 
 class ShortFT(Method):
@@ -125,6 +145,14 @@ class ShortFT(Method):
             raise ValueError(
                 "naive_jump takes a step of the base model: drop shortcut and shortcut_guidance"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ablation_ignores_nothing(self) -> Self:
+        ignored = _WITHOUT_EFFECT.get(self.ablation, {})
+        given = [name for name, without in ignored.items() if getattr(self, name) != without]
+        if given:
+            raise ValueError(f"{', '.join(given)} means nothing beside {self.ablation}: drop it")
         return self
 
     @model_validator(mode="after")

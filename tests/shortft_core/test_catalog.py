@@ -65,19 +65,36 @@ def test_resolving_leaves_nothing_open_and_is_idempotent(name: str) -> None:
         ({"name": "shapes"}, 3.0),
         ({"name": "sd15"}, 7.5),
         ({"id": "CompVis/stable-diffusion-v1-4"}, 7.5),
-        ({"id": "owner/name"}, catalog.DEFAULT_GUIDANCE_SCALE),
+        ({"id": "owner/name"}, catalog.DEFAULT_TUNING.guidance_scale),
     ],
 )
 def test_guidance_is_the_base_models_own(base_model: dict[str, str], expected: float) -> None:
     assert resolve(job(base_model=base_model)).method.guidance_scale == expected
 
 
+@pytest.mark.parametrize(
+    ("base_model", "expected"),
+    [
+        ({"name": "shapes"}, (16, 1e-3, 1)),
+        # What DRaFT and ShortFT tune Stable Diffusion with: 16 images an update.
+        ({"name": "sd15"}, (128, 1e-4, 4)),
+        ({"path": "models/mine"}, (128, 1e-4, 4)),
+    ],
+)
+def test_a_method_is_as_strong_as_its_base_model_takes(
+    base_model: dict[str, str], expected: tuple[int, float, int]
+) -> None:
+    method = resolve(job(base_model=base_model)).method
+    assert (method.rank, method.learning_rate, method.accumulation) == expected
+
+
+TUNING = {"rank": 3, "learning_rate": 0.5, "accumulation": 7}
 LEASHES = {"leash": 0.5, "reward_threshold": 0.9, "ema_decay": 0.9, "crop_margin": 0.1}
 
 
 def test_what_the_user_gave_is_kept() -> None:
     given = job(
-        method={"type": "draft_k", "updates": 7, "guidance_scale": 1.5, **LEASHES},
+        method={"type": "draft_k", "updates": 7, "guidance_scale": 1.5, **TUNING, **LEASHES},
         rewards=[{"name": "aesthetic", "source": {"path": "head"}, "clip": {"path": "clip"}}],
         evaluation={"prompts": {"inline": ["a cat"]}, "held_out": ["pickscore", "oracle"]},
     )

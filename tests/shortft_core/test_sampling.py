@@ -87,6 +87,16 @@ def test_the_chain_scales_latents_by_the_known_product() -> None:
     assert product == pytest.approx((ALPHAS[0] / ALPHAS[981]).sqrt().item(), rel=1e-12)
 
 
+def test_the_product_holds_on_the_float32_schedule_that_diffusers_makes() -> None:
+    alphas = SCHEDULER.alphas_cumprod
+    assert alphas.dtype == torch.float32
+    latents = torch.ones(1)
+    for call in base_plan(50):
+        still = torch.zeros(1)
+        latents = ddim_step(latents, still, call.timestep, call.next_timestep, alphas)
+    assert latents.item() == pytest.approx(13.1528705859968, rel=1e-6)
+
+
 def test_half_precision_latents_are_stepped_in_fp32() -> None:
     half = torch.ones(1, dtype=torch.bfloat16)
     assert ddim_step(half, half, 981, 961, ALPHAS).dtype == torch.float32

@@ -174,6 +174,26 @@ def test_the_first_mistake_is_named_and_the_others_counted() -> None:
     assert caught.value.field == "method.steps"
 
 
+@pytest.mark.parametrize(
+    ("ablation", "options"),
+    [
+        ("no_progressive", {"prefix_pool": 8}),
+        ("no_progressive", {"stage_switch": "plateau"}),
+        ("no_tlora", {"stacking": "independent"}),
+        ("no_tlora", {"detach_lower_branches": True}),
+        ("no_tlora_all_steps", {"scope": "segment"}),
+    ],
+)
+def test_what_an_ablation_would_ignore_is_refused(ablation: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"means nothing beside {ablation}"):
+        ShortFT.model_validate({"ablation": ablation, **options})
+
+
+def test_merged_rollouts_in_half_precision_are_refused() -> None:
+    with pytest.raises(ValidationError, match="needs precision fp32"):
+        ShortFT(merged_rollouts=True, precision="bf16")
+
+
 @pytest.mark.parametrize("options", [{"shortcut": {"name": "a"}}, {"shortcut_guidance": 2.0}])
 def test_a_naive_jump_has_no_shortcut(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="drop shortcut and shortcut_guidance"):

@@ -39,6 +39,8 @@ def job(method: dict[str, Any] | None = None, **fields: Any) -> AlignSpec:
         "type": "draft_k",
         "steps": 4,
         "guidance_scale": 2.0,
+        "learning_rate": 1e-3,
+        "accumulation": 1,
         "rank": 2,
         "batch_size": 2,
         "updates": 6,

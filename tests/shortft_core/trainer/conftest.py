@@ -111,6 +111,7 @@ def job(few_step: Path) -> Callable[..., AlignSpec]:
             "shortcut": {"path": str(few_step)},
             "steps": 8,
             "guidance_scale": 2.0,
+            "accumulation": 1,
             "rank": 2,
             "batch_size": 1,
             "updates": 8,

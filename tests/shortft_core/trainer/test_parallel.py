@@ -30,6 +30,8 @@ def jobs(few_step: Path, batch_size: int) -> dict[str, AlignSpec]:
     common: dict[str, Any] = {
         "steps": 4,
         "guidance_scale": 2.0,
+        "accumulation": 1,
+        "learning_rate": 1e-3,
         "rank": 2,
         "batch_size": batch_size,
     }
