@@ -167,7 +167,7 @@ async def _on_validation(request: Request, error: Exception) -> Response:
         return problem(
             request.scope, "unsupported_media_type", f"{given} was sent, not application/json"
         )
-    mistakes, params = mistakes_of(found)
+    mistakes, params = mistakes_of(found, refused.body)
     more = f" ({len(mistakes) - 1} more in `errors`)" if len(mistakes) > 1 else ""
     detail = f"{params[0]}: {mistakes[0].message}{more}"
     return problem(request.scope, "invalid_request", detail, param=params[0], errors=mistakes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from api.adapter_choice import ChosenAdapter, check_steps, guidance_warnings, refuse_mixture
+from api.mistakes import first_of_each_field, raised, refusal
 from api.schemas.generations import GenerationRequest, OutputFormat
 from shortft_core import catalog
 from shortft_core.errors import UserError
@@ -29,15 +31,17 @@ class Resolved:
 def resolve(
     asked: GenerationRequest, chosen: Sequence[ChosenAdapter], output_format: OutputFormat
 ) -> Resolved:
-    """The specification of a request; raises UserError for what cannot be served."""
-    base_model = _base_model(asked.base_model, chosen)
+    """The specification of a request; raises ProblemError 422 with all its mistakes."""
+    found = first_of_each_field(_mistakes(asked, chosen))
+    if found:
+        raise refusal(found)
+    base_model = _base_model(asked, chosen)
     if chosen:
-        refuse_mixture(chosen)
         steps = check_steps(chosen, asked.num_inference_steps)
         own = chosen[0].card.guidance_scale
     else:
         steps = asked.num_inference_steps or DEFAULT_STEPS
-        own = catalog.guidance_scale(base_model)
+        own = catalog.tuning(base_model).guidance_scale
     guidance_scale = own if asked.guidance_scale is None else asked.guidance_scale
     spec = GenerationSpec(
         base_model=base_model,
@@ -50,28 +54,15 @@ def resolve(
         height=asked.height,
         width=asked.width,
         compare_base=asked.compare_base,
-        score_with=resolve_rewards(asked.score_with, base_model),
+        score_with=tuple(
+            catalog.resolve_reward(reward, base_model, f"score_with.{index}")
+            for index, reward in enumerate(asked.score_with)
+        ),
         output_format=output_format,
         output_quality=asked.output_quality,
         metadata=asked.metadata,
     )
     return Resolved(spec, guidance_warnings(chosen, guidance_scale))
-
-
-def resolve_rewards(
-    rewards: Sequence[AnyReward], base_model: Source, field: str = "score_with"
-) -> tuple[AnyReward, ...]:
-    """The rewards with their weights named; raises UserError for one that is named twice."""
-    names = [reward.name for reward in rewards]
-    for index, reward in enumerate(rewards):
-        if reward.name in names[:index]:
-            raise UserError(f"{field}.{index}", f"{reward.name} is named twice", "Name it once")
-        for part in ("source", "clip"):
-            refuse_path(getattr(reward, part, None), f"{field}.{index}.{part}")
-    return tuple(
-        catalog.resolve_reward(reward, base_model, f"{field}.{index}")
-        for index, reward in enumerate(rewards)
-    )
 
 
 def refuse_path(source: Source | None, field: str) -> None:
@@ -82,20 +73,42 @@ def refuse_path(source: Source | None, field: str) -> None:
         )
 
 
-def _base_model(asked: Source | None, chosen: Sequence[ChosenAdapter]) -> Source:
+def _mistakes(asked: GenerationRequest, chosen: Sequence[ChosenAdapter]) -> Iterator[UserError]:
+    yield from raised(partial(_check_base_model, asked.base_model, chosen))
+    if chosen:
+        yield from raised(partial(refuse_mixture, chosen))
+        yield from raised(partial(check_steps, chosen, asked.num_inference_steps))
+    yield from _reward_mistakes(asked.score_with, _base_model(asked, chosen))
+
+
+def _reward_mistakes(rewards: Sequence[AnyReward], base_model: Source) -> Iterator[UserError]:
+    for index, reward in enumerate(rewards):
+        field = f"score_with.{index}"
+        if reward.name in {earlier.name for earlier in rewards[:index]}:
+            yield UserError(field, f"{reward.name} is named twice", "Name it once")
+        for part in ("source", "clip"):
+            source = getattr(reward, part, None)
+            yield from raised(partial(refuse_path, source, f"{field}.{part}"))
+        yield from raised(partial(catalog.resolve_reward, reward, base_model, field))
+
+
+def _base_model(asked: GenerationRequest, chosen: Sequence[ChosenAdapter]) -> Source:
+    return chosen[0].base_model if chosen else asked.base_model or DEFAULT_BASE_MODEL
+
+
+def _check_base_model(asked: Source | None, chosen: Sequence[ChosenAdapter]) -> None:
     refuse_path(asked, "base_model")
     if asked is not None and asked.name is not None:
         catalog.find(catalog.BASE_MODELS, asked.name, "base_model.name")
-    if not chosen:
-        return asked or DEFAULT_BASE_MODEL
+    if asked is None or not chosen:
+        return
     own = chosen[0].base_model
-    if asked is not None and not _is_same(asked, own):
+    if not _is_same(asked, own):
         raise UserError(
             "base_model",
             f"{chosen[0].served.id} belongs to {own}, not to {asked}",
             "Leave it out: the adapters name it",
         )
-    return own
 
 
 def _is_same(asked: Source, own: Source) -> bool:

@@ -58,7 +58,8 @@ class Order:
             def create() -> GenerationAnswer:
                 if isinstance(made, ShortFTError):
                     raise made
-                generations.create(session, made)
+                most_open = self.service.settings.most_open_generations
+                generations.create(session, made, most_open=most_open)
                 row = generations.get(session, made.id, made.project)
                 return answer(row, self.service, self.urls, warnings=warnings)
 
@@ -76,38 +77,45 @@ class Order:
         with self.service.database.read() as session:
             return idempotency.is_known(session, keyed.of(self.caller))
 
-    async def finished(self, generation_id: str, seconds: float) -> Generation | None:
-        """The generation once it is over, or None if it takes longer; no thread waits for it."""
+    async def awaited(self, generation_id: str, seconds: float) -> Generation:
+        """The generation once it is over, or as it is after the time; no thread waits for it."""
 
-        def look() -> Generation | None:
+        def look() -> Generation:
             with self.service.database.read() as session:
-                row = generations.get(session, generation_id, self.caller.project)
+                return generations.get(session, generation_id, self.caller.project)
+
+        def look_for_end() -> Generation | None:
+            row = look()
             return None if row.status in OPEN_GENERATION else row
 
-        return await live.until(look, seconds)
+        ended = await live.until(look_for_end, seconds)
+        return await asyncio.to_thread(look) if ended is None else ended
 
     async def respond(
         self, reply: Reply, warnings: tuple[str, ...] = (), *, with_bytes: bool = False
     ) -> Response:
         """200 with what is finished within the time that the caller waits, else 202."""
         seconds = self.preference.wait_seconds
-        row = await self.finished(reply.resource_id, seconds) if seconds else None
         headers = {**self.headers, **reply.headers, **self.preference.headers}
-        if row is None:
-            return self._pending(reply, headers)
+        if not seconds:
+            return self._pending(reply, reply.body, headers)
+        row = await self.awaited(reply.resource_id, seconds)
         shown = await asyncio.to_thread(
             lambda: answer(row, self.service, self.urls, warnings=warnings, with_bytes=with_bytes)
         )
+        body = shown.model_dump(mode="json")
+        if row.status in OPEN_GENERATION:
+            return self._pending(reply, body, headers)
         headers["Content-Location"] = self.urls.of(f"/generations/{row.id}")
-        return JSONResponse(shown.model_dump(mode="json"), 200, headers)
+        return JSONResponse(body, 200, headers)
 
     async def respond_with_image(self, reply: Reply) -> Response:
         """The bytes of the only picture; the generation itself with 202 where it takes longer."""
-        seconds = self.preference.wait_seconds
-        row = await self.finished(reply.resource_id, seconds)
+        row = await self.awaited(reply.resource_id, self.preference.wait_seconds)
         headers = {**self.headers, **reply.headers, **self.preference.headers}
-        if row is None:
-            return self._pending(reply, headers)
+        if row.status in OPEN_GENERATION:
+            body = answer(row, self.service, self.urls).model_dump(mode="json")
+            return self._pending(reply, body, headers)
         if row.status is not GenerationStatus.SUCCEEDED:
             detail = row.error_message or f"generation {row.id} was {row.status}"
             extra: dict[str, Any] = {
@@ -126,11 +134,13 @@ class Order:
         }
         return Response(data, 200, headers, picture.media_type)
 
-    def _pending(self, reply: Reply, headers: dict[str, str]) -> Response:
+    def _pending(
+        self, reply: Reply, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Response:
         """202 (200 for a repetition) and where the result will be."""
         where = self.urls.of(f"/generations/{reply.resource_id}")
         retry = {"Location": where, "Retry-After": str(RETRY_AFTER_SECONDS)}
-        return JSONResponse(dict(reply.body), reply.status, {**retry, **headers})
+        return JSONResponse(dict(body), reply.status, {**retry, **headers})
 
 
 def resolved(work: Callable[[], _T], keyed: Keyed | None) -> _T | ShortFTError:

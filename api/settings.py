@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shortft_core.catalog import BASE_MODELS
 from shortft_core.settings import read_settings
 
 _PREFIX: Final = "SHORTFT_"
+_HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def _split(given: object) -> object:
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+
+
+def _model(given: str) -> str:
+    if given not in BASE_MODELS and _HUB_ID.fullmatch(given) is None:
+        known = ", ".join(BASE_MODELS)
+        raise ValueError(f"{given!r} is no base model of the catalog ({known}) and no hub id")
+    return given
+
+
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+ModelList = Annotated[
+    tuple[Annotated[str, AfterValidator(_model)], ...] | None, NoDecode, BeforeValidator(_split)
+]
 
 
 class ApiSettings(BaseSettings):
@@ -37,6 +56,9 @@ class ApiSettings(BaseSettings):
     """Largest request body, uploads included."""
     model_dir: Folder | None = None
     """Folder below which jobs may name files by `path`; none by default."""
+    allowed_base_models: ModelList = None
+    """Base models that may be used, by catalog names and hub ids with commas between; beside it,
+    other weights may come from these hub ids alone. Without it every model may be used."""
     log_format: Literal["console", "json"] = "console"
     """Lines for people, or one JSON object a line."""
     shutdown_seconds: int = Field(default=5, ge=1)
@@ -45,6 +67,8 @@ class ApiSettings(BaseSettings):
     """Of one API key."""
     most_open_jobs: int = Field(default=100, ge=1)
     """Unfinished jobs of one API key."""
+    most_open_generations: int = Field(default=100, ge=1)
+    """Unfinished generations and scores of one API key."""
     most_streams: int = Field(default=32, ge=1)
     """Event streams that one API key may have open."""
     stream_seconds: float = Field(default=600.0, gt=0)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from api.auth import Caller
-from api.problems import ProblemError
+from api.mistakes import first_of_each_field, raised, refusal
 from api.schemas.common import checked_id
 from api.schemas.jobs import LONGEST_LABEL, LONGEST_LABEL_TEXT, MOST_LABELS
-from api.schemas.problems import Mistake
 from api.service import Service
 from api.texts import WHY, unstorable
 from api.weights import NeededWeights, check_weights, needed_by_job
 from shortft_core import catalog
-from shortft_core.errors import (
-    MissingWeightsError,
-    PlanError,
-    ShortFTError,
-    UnknownNameError,
-    UserError,
+from shortft_core.errors import UserError
+from shortft_core.spec import (
+    AlignSpec,
+    AnyReward,
+    DistilSpec,
+    Evaluation,
+    Guard,
+    PromptSource,
+    Source,
+    Spec,
 )
-from shortft_core.spec import AlignSpec, DistilSpec, PromptSource, Source, Spec
 from shortft_core.spec.read import parse_job
 from store import prompt_sets
 from store.errors import NotFoundError
@@ -31,12 +34,12 @@ from store.errors import NotFoundError
 AnyJob = AlignSpec | DistilSpec
 _MOST_INLINE_PROMPTS: Final = 1_000
 _MOST_INLINE_CHARACTERS: Final = 200_000
-_CODES: Final = (
-    (MissingWeightsError, "model_not_available_offline"),
-    (PlanError, "no_legal_plan"),
-    (UnknownNameError, "unknown_name"),
-    (UserError, "invalid_value"),
-)
+_SOME_MODEL: Final = Source(id="some/model")
+"""Of which the catalog knows nothing."""
+_SOME_PROMPTS: Final = PromptSource(name="shapes-train")
+"""Which any judge can read."""
+_OWN_TO_A_MODEL: Final = frozenset({"method.shortcut", "method.few_step", "guard.action"})
+"""Fields that the catalog fills in, or checks, by the base model."""
 
 
 def resolved(service: Service, caller: Caller, spec: AnyJob) -> AnyJob:
@@ -44,7 +47,7 @@ def resolved(service: Service, caller: Caller, spec: AnyJob) -> AnyJob:
 
     The answer lists all mistakes, not the first one.
     """
-    found = _first_of_each_field(_mistakes(service, caller, spec))
+    found = first_of_each_field(_mistakes(service, caller, spec))
     if found:
         raise refusal(found)
     complete = catalog.resolve_job(_with_whole_paths(service, spec))
@@ -54,7 +57,7 @@ def resolved(service: Service, caller: Caller, spec: AnyJob) -> AnyJob:
 
 def check_files(service: Service, needed: Iterator[NeededWeights]) -> None:
     """Raises ProblemError 422 for weights that are absent while downloads are switched off."""
-    missing = _first_of_each_field(check_weights(needed, service.settings.hub_folder()))
+    missing = first_of_each_field(check_weights(needed, service.settings))
     if missing:
         raise refusal(missing)
 
@@ -157,18 +160,14 @@ def _uploaded(service: Service, caller: Caller, row_id: str, field: str) -> Iter
 
 
 def _names(spec: AnyJob) -> Iterator[UserError]:
-    """What the catalog refuses: as a whole, and in each part that can be looked at alone."""
-    unknown = tuple(_raised(partial(_known_base, spec.base_model)))
+    """What the catalog refuses; stand-ins for unknown names let it look at the rest."""
+    unknown = [*raised(partial(_known_base, spec.base_model)), *_prompt_sets(spec)]
     yield from unknown
-    if isinstance(spec, AlignSpec):
-        if not unknown:
-            # What follows from an unknown model is no second mistake.
-            yield from _raised(partial(catalog.resolve_method, spec.method, spec.base_model))
-        for index, term in enumerate(spec.rewards):
-            field = f"rewards.{index}"
-            yield from _raised(partial(catalog.resolve_reward, term, spec.base_model, field))
-    if not unknown:
-        yield from _raised(partial(catalog.resolve_job, spec))
+    fields = {error.field for error in unknown}
+    for error in _parts(_with_stand_ins(spec, fields)):
+        # What follows from an unknown model is no second mistake.
+        if "base_model.name" not in fields or error.field not in _OWN_TO_A_MODEL:
+            yield error
 
 
 def _known_base(source: Source) -> None:
@@ -176,38 +175,52 @@ def _known_base(source: Source) -> None:
         catalog.find(catalog.BASE_MODELS, source.name, "base_model.name")
 
 
-def _raised(work: Callable[[], object]) -> Iterator[UserError]:
-    try:
-        work()
-    except UserError as error:
-        yield error
+def _prompt_sets(spec: AnyJob) -> Iterator[UserError]:
+    for field, source in _sources(spec, ""):
+        if isinstance(source, PromptSource) and source.name is not None:
+            find = partial(catalog.find, catalog.PROMPT_SETS, source.name, f"{field}.name")
+            yield from raised(find)
 
 
-def _first_of_each_field(found: Iterator[UserError]) -> list[UserError]:
-    by_field: dict[str, UserError] = {}
-    for error in found:
-        by_field.setdefault(error.field, error)
-    return list(by_field.values())
+def _with_stand_ins(spec: AnyJob, unknown: AbstractSet[str]) -> AnyJob:
+    changes: dict[str, object] = {}
+    if "base_model.name" in unknown:
+        changes["base_model"] = _SOME_MODEL
+    if "prompts.name" in unknown:
+        changes["prompts"] = _SOME_PROMPTS
+    if "evaluation.prompts.name" in unknown:
+        changes["evaluation"] = spec.evaluation.model_copy(update={"prompts": _SOME_PROMPTS})
+    return spec.model_copy(update=changes)
 
 
-def refusal(found: list[UserError]) -> ProblemError:
-    """Mistakes of one kind under its code, others under a common one."""
-    first = found[0]
-    codes = {code_of(error) for error in found}
-    code = codes.pop() if len(codes) == 1 else "invalid_request"
-    more = f" ({len(found) - 1} more in `errors`)" if len(found) > 1 else ""
-    mistakes = [
-        Mistake(
-            where="body",
-            pointer="/" + error.field.replace(".", "/"),
-            code=code_of(error),
-            message=f"{error.problem}. {error.remedy}.",
-        ).model_dump()
-        for error in found
-    ]
-    return ProblemError(code, f"{first}{more}", param=first.field, extra={"errors": mistakes})
+def _parts(spec: AnyJob) -> Iterator[UserError]:
+    """Each part alone, then the whole: there the catalog stops at the first mistake."""
+    if isinstance(spec, AlignSpec):
+        yield from raised(partial(catalog.resolve_method, spec.method, spec.base_model))
+        yield from _rewards(spec.rewards, spec.base_model, "rewards")
+        yield from _judges(spec.evaluation.held_out or ())
+        yield from raised(partial(catalog.resolve, _unjudged(spec)))
+    else:
+        yield from _rewards(spec.evaluation.rewards, spec.base_model, "evaluation.rewards")
+    yield from raised(partial(catalog.resolve_job, spec))
 
 
-def code_of(error: ShortFTError) -> str:
-    """The code of a user's mistake in the table of problems."""
-    return next(code for kind, code in _CODES if isinstance(error, kind))
+def _rewards(terms: Sequence[AnyReward], base_model: Source, field: str) -> Iterator[UserError]:
+    for index, term in enumerate(terms):
+        yield from raised(partial(catalog.resolve_reward, term, base_model, f"{field}.{index}"))
+
+
+def _judges(names: Sequence[str]) -> Iterator[UserError]:
+    known = dict.fromkeys((*catalog.REWARDS, catalog.ORACLE))
+    for index, name in enumerate(names):
+        yield from raised(partial(catalog.find, known, name, f"evaluation.held_out.{index}"))
+
+
+def _unjudged(spec: AlignSpec) -> AlignSpec:
+    """The job without judges and weights of rewards: what is left is whether it can be tuned."""
+    changes = {
+        "rewards": tuple(type(term)() for term in spec.rewards),
+        "evaluation": Evaluation(held_out=()),
+        "guard": Guard(),
+    }
+    return spec.model_copy(update=changes)

@@ -1,38 +1,52 @@
-"""Which weights a request needs, and what to say of those that are not on this machine."""
+"""Which weights a request needs, and what to say of those that are refused or not here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from api.model_files import missing_files
+from api.settings import ApiSettings
 from shortft_core import catalog
 from shortft_core.catalog import Weights
-from shortft_core.errors import MissingWeightsError
-from shortft_core.settings import settings
+from shortft_core.errors import MissingWeightsError, UserError
+from shortft_core.settings import settings as core_settings
 from shortft_core.spec import AlignSpec, AnyReward, Direct, DistilSpec, ShortFT, Source
 from shortft_core.spec import rewards as terms
 from shortft_core.spec.generation import GenerationSpec
 
-NeededWeights = tuple[str, Weights, str | None]
-"""The field that names weights, the weights, and their revision."""
+_BASE_MODEL: Final = frozenset({"base_model.name", "base_model.id"})
+
+
+@dataclass(frozen=True, slots=True)
+class NeededWeights:
+    """One set of weights that a request loads."""
+
+    field: str
+    """The field that names it."""
+    weights: Weights | None
+    """None where only its loader knows its files."""
+    revision: str | None = None
+    model: str | None = None
+    """What the operator's list of models has to hold; None for what the list does not rule."""
+
+
 _Needed = Iterator[NeededWeights]
 
 
-def check_weights(
-    needed: Iterable[NeededWeights], hub_folder: Path
-) -> Iterator[MissingWeightsError]:
-    """One error for each part of a resolved request whose files are absent while offline."""
-    if not settings().offline:
-        return
-    for field, weights, revision in needed:
-        absent = missing_files(weights, hub_folder, revision)
-        if absent:
-            yield MissingWeightsError(
-                field,
-                f"{', '.join(absent)} is not on this machine, and downloads are switched off",
-                "Run `shortft models fetch` where the hub can be reached, and copy the caches",
-            )
+def check_weights(needed: Iterable[NeededWeights], settings: ApiSettings) -> Iterator[UserError]:
+    """One error for each part of a resolved request that may not be loaded, or cannot be.
+
+    The first are not on the operator's list of models, the others are absent while offline.
+    """
+    for part in needed:
+        refused = _unlisted(part, settings.allowed_base_models) or _absent(
+            part, settings.hub_folder()
+        )
+        if refused is not None:
+            yield refused
 
 
 def needed_by_job(spec: AlignSpec | DistilSpec) -> _Needed:
@@ -41,6 +55,7 @@ def needed_by_job(spec: AlignSpec | DistilSpec) -> _Needed:
     if isinstance(spec, DistilSpec):
         yield from _terms(spec.evaluation.rewards, "evaluation.rewards")
         return
+    yield from _init_adapter(spec.method.init_adapter)
     yield from _shortcut(spec)
     yield from _terms(spec.rewards, "rewards")
     for index, judge in enumerate(spec.evaluation.held_out or ()):
@@ -59,9 +74,32 @@ def needed_by_score(term: AnyReward) -> _Needed:
     return _term(term, "")
 
 
+def _unlisted(part: NeededWeights, listed: tuple[str, ...] | None) -> UserError | None:
+    if listed is None or part.model is None or part.model in listed:
+        return None
+    remedy = "Ask the operator to list it in SHORTFT_ALLOWED_BASE_MODELS, or use another"
+    if part.field in _BASE_MODEL:
+        remedy = f"Use {' or '.join(listed)}"
+    return UserError(part.field, f"{part.model} is not on this service's list of models", remedy)
+
+
+def _absent(part: NeededWeights, hub_folder: Path) -> MissingWeightsError | None:
+    if part.weights is None or not core_settings().offline:
+        return None
+    absent = missing_files(part.weights, hub_folder, part.revision)
+    if not absent:
+        return None
+    return MissingWeightsError(
+        part.field,
+        f"{', '.join(absent)} is not on this machine, and downloads are switched off",
+        "Run `shortft models fetch` where the hub can be reached, and copy the caches",
+    )
+
+
 def _base(base: Source) -> _Needed:
     if base.name is not None:
-        yield "base_model.name", catalog.BASE_MODELS[base.name].weights, None
+        weights = catalog.BASE_MODELS[base.name].weights
+        yield NeededWeights("base_model.name", weights, model=base.name)
     yield from _hub(base, "base_model.id")
 
 
@@ -78,7 +116,13 @@ def _term(term: AnyReward, prefix: str) -> _Needed:
 
 def _hub(source: Source, field: str) -> _Needed:
     if source.id is not None:
-        yield field, Weights(hub_id=source.id, licence=""), source.revision
+        weights = Weights(hub_id=source.id, licence="")
+        yield NeededWeights(field, weights, source.revision, source.id)
+
+
+def _init_adapter(source: Source | None) -> _Needed:
+    if source is not None and source.id is not None:
+        yield NeededWeights("method.init_adapter.id", None, model=source.id)
 
 
 def _shortcut(spec: AlignSpec) -> _Needed:
@@ -92,7 +136,7 @@ def _shortcut(spec: AlignSpec) -> _Needed:
     if source is None:
         return
     if source.name is not None:
-        yield f"{field}.name", catalog.SHORTCUTS[source.name].files[segments], None
+        yield NeededWeights(f"{field}.name", catalog.SHORTCUTS[source.name].files[segments])
     yield from _hub(source, f"{field}.id")
 
 
@@ -110,6 +154,6 @@ def _reward(name: str, source: Source | None, field: str) -> _Needed:
     if source is None:
         return
     for weights in entry.weights.get(source.name or "", {}).values():
-        yield field, weights, None
+        yield NeededWeights(field, weights)
     if not entry.preset:
         yield from _hub(source, f"{field}.id")

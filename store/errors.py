@@ -60,15 +60,16 @@ class LeaseLostError(StoreError):
 
 
 class QuotaExceededError(StoreError):
-    """A key has as many unfinished jobs as it may have."""
+    """A key has as many unfinished jobs, or generations, as it may have."""
 
-    def __init__(self, limit: int, used: int) -> None:
-        super().__init__(limit, used)
+    def __init__(self, what: str, limit: int, used: int) -> None:
+        super().__init__(what, limit, used)
+        self.what = what
         self.limit = limit
         self.used = used
 
     def __str__(self) -> str:
-        return f"{self.used} of {self.limit} jobs of this key are unfinished"
+        return f"{self.used} of {self.limit} {self.what} of this key are unfinished"
 
 
 class IdempotencyError(StoreError):

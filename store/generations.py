@@ -1,8 +1,8 @@
 """Requests for images: rows that a generate worker claims in batches and finishes one by one.
 
 There is no checkpoint and nothing to resume, so a generation is cancelled at once and its events
-are its own columns. A row that made a batch fail is claimed alone afterwards: poison takes no
-innocent request with it.
+are its own columns. A row whose batch failed, or was lost with its worker, is claimed alone
+afterwards: poison takes no innocent request with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
+from store import jobs
 from store.attempts import Ending, Limits, Tally
 from store.clock import database_now
 from store.errors import InvalidStateError, LeaseLostError, NotFoundError
@@ -29,6 +30,7 @@ from store.transitions import Lease
 LEASE_SECONDS: Final = 90.0
 LIMITS: Final = Limits(crashes=2, lost_leases=3, attempts=5, backoff_seconds=1.0)
 """A person waits for it: fewer tries and shorter waits than a job has."""
+_IS_UNSUSPECTED: Final = (Generation.crashes == 0, Generation.lost_leases == 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +68,12 @@ class ClaimedGeneration:
     lease: Lease
 
 
-def create(session: Session, new: NewGeneration) -> Generation:
-    """A queued generation."""
+def create(session: Session, new: NewGeneration, *, most_open: int | None = None) -> Generation:
+    """A queued generation.
+
+    Raises QuotaExceededError if its API key has `most_open` unfinished ones already.
+    """
+    jobs.check_quota(session, new.api_key_id, most_open, what="generations", count=count_open)
     now = database_now(session)
     caller = new.api_key_id or new.project
     row = {
@@ -104,12 +110,9 @@ def get(session: Session, generation_id: str, project: str) -> Generation:
 
 def page(session: Session, project: str, request: PageRequest) -> Page[Generation]:
     """The generations of a project with their images, page by page."""
-    statement = (
-        select(Generation)
-        .where(Generation.project == project)
-        .options(selectinload(Generation.images))
-    )
-    return fetch_page(session, statement, Generation.id, request)
+    statement = select(Generation).where(Generation.project == project)
+    with_images = statement.options(selectinload(Generation.images))
+    return fetch_page(session, with_images, Generation.id, request)
 
 
 def image(session: Session, image_id: str, project: str) -> Image:
@@ -130,8 +133,8 @@ def claim_batch(
     """Takes the first generation that is due and those that can run with it; empty for none."""
     now = database_now(session)
     batch = _due(session, now, [], limit=1)
-    if batch and batch[0].crashes == 0:
-        alike = [Generation.batch_key == batch[0].batch_key, Generation.crashes == 0]
+    if batch and batch[0].crashes + batch[0].lost_leases == 0:
+        alike = [Generation.batch_key == batch[0].batch_key, *_IS_UNSUSPECTED]
         batch = _due(session, now, alike, limit=most)
     ids = [generation.id for generation in batch]
     claimed = _update(
@@ -179,22 +182,18 @@ def succeed(
     said = dict(outcome) if outcome is not None else None
     generation = _end(session, lease, GenerationStatus.SUCCEEDED, outcome=said)
     now = database_now(session)
+    copied = ("kind", "prompt", "seed", "width", "height", "media_type")
     rows = [
         {
             "id": new_id("img"),
             "generation_id": lease.row_id,
             "position": position,
-            "kind": new.kind,
-            "prompt": new.prompt,
-            "seed": new.seed,
-            "width": new.width,
-            "height": new.height,
-            "media_type": new.media_type,
             "scores": dict(new.scores),
             "object_key": new.stored.key,
             "sha256": new.stored.sha256,
             "size_bytes": new.stored.size_bytes,
             "created_at": now,
+            **{name: getattr(new, name) for name in copied},
         }
         for position, new in enumerate(images)
     ]
@@ -255,6 +254,17 @@ def count_by_status(session: Session) -> dict[GenerationStatus, int]:
     """How many generations of all projects are in each status, with 0 where there are none."""
     rows = session.execute(select(Generation.status, func.count()).group_by(Generation.status))
     return dict.fromkeys(GenerationStatus, 0) | dict(rows.all())
+
+
+def count_open(session: Session, api_key_id: str) -> int:
+    """How many generations and scores of this key are not finished."""
+    mine = select(func.count()).where(Generation.caller == api_key_id)
+    # Each is one look at a partial index: the finished ones are too many to be counted over.
+    queued = mine.where(equals_inline(Generation.status, GenerationStatus.QUEUED))
+    held = mine.where(Generation.lease_expires_at.is_not(None))
+    both = select(queued.scalar_subquery() + held.scalar_subquery())
+    found: int = session.scalars(both).one()
+    return found
 
 
 def is_due(session: Session) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -86,7 +86,7 @@ def create(session: Session, new: NewJob, *, most_open: int | None = None) -> Jo
     Raises UserError for what no row can hold, and QuotaExceededError if its API key has `most_open`
     unfinished jobs already.
     """
-    _check_quota(session, new.api_key_id, most_open)
+    check_quota(session, new.api_key_id, most_open)
     return _insert(session, new)
 
 
@@ -175,6 +175,27 @@ def count_open(session: Session, api_key_id: str) -> int:
     ).one()
 
 
+def check_quota(
+    session: Session,
+    api_key_id: str | None,
+    most_open: int | None,
+    *,
+    what: str = "jobs",
+    count: Callable[[Session, str], int] = count_open,
+) -> None:
+    """Raises QuotaExceededError if the key has `most_open` unfinished ones of what is counted.
+
+    Call it in the transaction that creates one more.
+    """
+    if api_key_id is None or most_open is None:
+        return
+    # The key's row is locked, or two requests at once would both see the last free place.
+    session.execute(select(ApiKey.id).where(ApiKey.id == api_key_id).with_for_update())
+    used = count(session, api_key_id)
+    if used >= most_open:
+        raise QuotaExceededError(what, most_open, used)
+
+
 def cancel(session: Session, job_id: str) -> Job:
     """Ends the job: at once, or as soon as its worker has let go; raises InvalidStateError."""
     job = lock_job(session, job_id)
@@ -198,19 +219,22 @@ def resume(session: Session, job_id: str) -> Job:
 def retry(session: Session, job_id: str, asked: Repeat | None = None) -> Job:
     """A new job that goes on from the last checkpoint of one that failed or was cancelled.
 
-    Raises InvalidStateError and QuotaExceededError.
+    Its parent is the job whose checkpoint that is: a retry without one of its own passes on what it
+    was to go on from. Raises InvalidStateError and QuotaExceededError.
     """
-    parent = _require(session, job_id, Verb.RETRY)
-    newest = session.scalar(
-        select(func.max(Checkpoint.update)).where(Checkpoint.job_id == parent.id)
-    )
-    return _again(session, parent, asked or Repeat(), parent_update=newest)
+    job = _require(session, job_id, Verb.RETRY)
+    newest = session.scalar(select(func.max(Checkpoint.update)).where(Checkpoint.job_id == job.id))
+    parent_id = job.id
+    # The update outlives a parent that was deleted.
+    if newest is None and job.parent_id is not None and job.parent_update is not None:
+        parent_id, newest = job.parent_id, job.parent_update
+    return _again(session, job, asked or Repeat(), parent_id=parent_id, parent_update=newest)
 
 
 def rerun(session: Session, job_id: str, asked: Repeat | None = None) -> Job:
     """A new job that does what a finished one did, from the start; errors as in `retry`."""
-    parent = _require(session, job_id, Verb.RERUN)
-    return _again(session, parent, asked or Repeat(), parent_update=None)
+    job = _require(session, job_id, Verb.RERUN)
+    return _again(session, job, asked or Repeat(), parent_id=job.id, parent_update=None)
 
 
 def reprioritize(session: Session, job_id: str, priority: int) -> Job:
@@ -258,25 +282,17 @@ def _require(session: Session, job_id: str, verb: Verb) -> Job:
     return job
 
 
-def _again(session: Session, parent: Job, asked: Repeat, *, parent_update: int | None) -> Job:
-    _check_quota(session, asked.api_key_id, asked.most_open)
+def _again(
+    session: Session, job: Job, asked: Repeat, *, parent_id: str, parent_update: int | None
+) -> Job:
+    check_quota(session, asked.api_key_id, asked.most_open)
     copied = (
         "project", "kind", "name", "labels", "spec", "spec_sha256", "base_model", "method",
         "resource_class", "priority",
     )  # fmt: skip
-    values = {name: getattr(parent, name) for name in copied}
-    values |= {"parent_id": parent.id, "parent_update": parent_update}
+    values = {name: getattr(job, name) for name in copied}
+    values |= {"parent_id": parent_id, "parent_update": parent_update}
     return _insert_row(session, asked.id, {**values, "api_key_id": asked.api_key_id})
-
-
-def _check_quota(session: Session, api_key_id: str | None, most_open: int | None) -> None:
-    if api_key_id is None or most_open is None:
-        return
-    # The key's row is locked, or two requests at once would both see the last free place.
-    session.execute(select(ApiKey.id).where(ApiKey.id == api_key_id).with_for_update())
-    used = count_open(session, api_key_id)
-    if used >= most_open:
-        raise QuotaExceededError(most_open, used)
 
 
 def _insert(session: Session, new: NewJob) -> Job:

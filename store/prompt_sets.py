@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
@@ -11,8 +11,9 @@ from shortft_core.prompts import PromptSet
 from store.clock import database_now
 from store.errors import NotFoundError
 from store.ids import new_id
-from store.models import PromptSetRow
+from store.models import Job, PromptSetRow
 from store.pages import Page, PageRequest, fetch_page
+from store.states import TERMINAL
 
 
 def create(
@@ -52,6 +53,14 @@ def page(session: Session, project: str, request: PageRequest) -> Page[PromptSet
     """The sets of a project without their prompts, page by page."""
     statement = select(PromptSetRow).where(PromptSetRow.project == project)
     return fetch_page(session, statement, PromptSetRow.id, request)
+
+
+def unfinished_reader(session: Session, prompt_set_id: str, project: str) -> str | None:
+    """Id of a job that names the set and is not finished: it may have yet to copy the prompts."""
+    sources = (Job.spec["prompts", "id"], Job.spec["evaluation", "prompts", "id"])
+    named = or_(*(source.as_string() == prompt_set_id for source in sources))
+    unfinished = (Job.project == project, Job.status.not_in(TERMINAL))
+    return session.scalar(select(Job.id).where(*unfinished, named).order_by(Job.id).limit(1))
 
 
 def remove(session: Session, prompt_set_id: str, project: str) -> None:

@@ -18,8 +18,8 @@ from shortft_core.settings import read_settings
 _PREFIX: Final = "SHORTFT_"
 Folder = Annotated[Path, AfterValidator(Path.expanduser), AfterValidator(Path.absolute)]
 
-# What a child may know: where programs, libraries, devices and caches are. No secret, no address
-# of a database, a broker or a bucket.
+# What a child may know: where programs, libraries, devices and caches are, and the hub's token. No
+# secret of the service, no address of a database, a broker or a bucket.
 _CHILD_NAMES: Final = frozenset(
     {
         "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "NO_PROXY", "PATH", "PYTHONPATH", "SHELL",

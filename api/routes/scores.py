@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Response
@@ -19,6 +20,7 @@ from api.weights import needed_by_score
 from shortft_core import catalog
 from shortft_core.errors import UnknownNameError
 from shortft_core.spec.generation import ScoredImage, ScoreSpec
+from store.errors import QuotaExceededError
 from store.generations import NewGeneration
 from store.ids import new_id
 
@@ -60,12 +62,20 @@ def _submit(name: str, asked: Asked, order: Order) -> Reply:
     if isinstance(made, NewGeneration) and asked.uploads and not order.is_repetition(asked.keyed):
         stored = asked.uploaded(made.id)
         asked.store(order.service, stored)
-    reply = order.submit(made, asked.keyed)
+    try:
+        reply = order.submit(made, asked.keyed)
+    except QuotaExceededError:
+        _delete(order, stored)
+        raise
     if reply.replayed:
         # The first of two requests at once had the key.
-        for image in stored:
-            order.service.objects.delete(image.key)
+        _delete(order, stored)
     return reply
+
+
+def _delete(order: Order, stored: Sequence[ScoredImage]) -> None:
+    for image in stored:
+        order.service.objects.delete(image.key)
 
 
 def _resolve(name: str, asked: Asked, order: Order) -> NewGeneration:

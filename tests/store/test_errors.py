@@ -25,7 +25,7 @@ def test_all_belong_to_the_one_tree(kind: type[Exception]) -> None:
     ("error", "text"),
     [
         (NotFoundError("job", "job_a"), "there is no job job_a"),
-        (QuotaExceededError(3, 3), "3 of 3 jobs of this key are unfinished"),
+        (QuotaExceededError("jobs", 3, 3), "3 of 3 jobs of this key are unfinished"),
         (LeaseLostError("job_a", 3), "lease 3 of job_a is no longer held"),
         (
             InvalidStateError("job", "job_a", "cancelling", "pause", ()),

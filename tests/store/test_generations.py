@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import URL
 
 from store import api_keys, generations
 from store.api_keys import NewApiKey
 from store.attempts import Ending
-from store.errors import InvalidStateError, LeaseLostError, NotFoundError
+from store.engine import open_database
+from store.errors import InvalidStateError, LeaseLostError, NotFoundError, QuotaExceededError
 from store.generations import ClaimedGeneration, NewGeneration, NewImage
 from store.leases import Report
 from store.models import Generation
@@ -51,6 +56,17 @@ def _release(bench: Bench, claimed: ClaimedGeneration, ending: Ending) -> Genera
     return bench.database.transact(
         lambda session: generations.release(session, claimed.lease, ending)
     )
+
+
+def _key(bench: Bench) -> str:
+    new = NewApiKey(name="a", scopes=frozenset())
+    row, _ = bench.database.transact(lambda session: api_keys.issue(session, b"x" * 32, new))
+    return row.id
+
+
+def _count_open(bench: Bench, api_key_id: str) -> int:
+    with bench.database.read() as session:
+        return generations.count_open(session, api_key_id)
 
 
 def _let_wait_pass(bench: Bench, generation_id: str) -> None:
@@ -97,11 +113,7 @@ def test_a_batch_holds_requests_of_several_callers(bench: Bench) -> None:
 
 
 def test_keys_of_one_project_take_turns(bench: Bench) -> None:
-    with bench.database.write() as session:
-        issued = [
-            api_keys.issue(session, b"x" * 32, NewApiKey(name=name, scopes=frozenset()))[0].id
-            for name in "ab"
-        ]
+    issued = [_key(bench) for _ in range(2)]
     many = [_create(bench, api_key_id=issued[0]).id for _ in range(3)]
     other = _create(bench, api_key_id=issued[1]).id
     assert _served(bench, 4) == [many[0], other, many[1], many[2]]
@@ -185,6 +197,87 @@ def test_a_row_that_failed_joins_no_batch_of_others(bench: Bench) -> None:
     urgent = _create(bench, priority=1)
     assert [claimed.generation.id for claimed in _claim(bench)] == [urgent.id]
     assert [claimed.generation.id for claimed in _claim(bench)] == [failed.id]
+
+
+def _lose_worker(bench: Bench, batch: tuple[ClaimedGeneration, ...]) -> None:
+    """The worker of a batch dies without a word, and its requests may be tried again."""
+    for claimed in batch:
+        bench.expire(Generation, claimed.generation.id)
+    bench.database.transact(generations.sweep)
+    for claimed in batch:
+        _let_wait_pass(bench, claimed.generation.id)
+
+
+def test_a_request_that_kills_its_worker_takes_no_other_with_it(bench: Bench) -> None:
+    poison, innocent = _create(bench), _create(bench)
+    together = _claim(bench)
+    assert len(together) == 2
+    _lose_worker(bench, together)
+    fresh = [_create(bench) for _ in range(2)]
+    for _ in range(2):
+        alone = _claim(bench)
+        assert [claimed.generation.id for claimed in alone] == [poison.id]
+        _lose_worker(bench, alone)
+    assert _get(bench, poison.id).error_code == "worker_lost"
+    (spared,) = _claim(bench)
+    assert (spared.generation.id, spared.generation.lost_leases) == (innocent.id, 1)
+    assert [claimed.generation.id for claimed in _claim(bench)] == [row.id for row in fresh]
+
+
+def test_a_lost_row_joins_no_batch_of_others(bench: Bench) -> None:
+    lost = _create(bench)
+    _lose_worker(bench, _claim(bench))
+    urgent = _create(bench, priority=1)
+    assert [claimed.generation.id for claimed in _claim(bench)] == [urgent.id]
+    assert [claimed.generation.id for claimed in _claim(bench)] == [lost.id]
+
+
+def test_the_unfinished_of_a_key_are_counted(bench: Bench) -> None:
+    key, other = _key(bench), _key(bench)
+    _create(bench, api_key_id=other)
+    _create(bench)
+    made = [_create(bench, "b", api_key_id=key, priority=1) for _ in range(3)]
+    _create(bench, "c", api_key_id=key, kind="score")
+    assert _count_open(bench, key) == 4
+    running, _ = _claim(bench, most=2)
+    assert _count_open(bench, key) == 4
+    bench.database.transact(lambda session: generations.succeed(session, running.lease, [IMAGE]))
+    assert _count_open(bench, key) == 3
+    bench.database.transact(lambda session: generations.cancel(session, made[2].id, "default"))
+    assert (_count_open(bench, key), _count_open(bench, other)) == (2, 1)
+
+
+def test_a_key_has_no_more_open_generations_than_it_may(bench: Bench, url: URL) -> None:
+    key = _key(bench)
+    together = threading.Barrier(6)
+    done: list[str] = []
+
+    def submit() -> None:
+        database = open_database(url)
+        new = NewGeneration(request={}, batch_key="a", api_key_id=key)
+        together.wait(timeout=20)
+        with suppress(QuotaExceededError):
+            done.append(database.transact(lambda s: generations.create(s, new, most_open=3)).id)
+        database.close()
+
+    threads = [threading.Thread(target=submit) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(done), _count_open(bench, key)) == (3, 3)
+    new = NewGeneration(request={}, batch_key="a", api_key_id=key)
+    with pytest.raises(QuotaExceededError, match="3 of 3 generations of this key are unfinished"):
+        bench.database.transact(lambda s: generations.create(s, new, most_open=3))
+    _create(bench, api_key_id=key)
+    assert _count_open(bench, key) == 4
+
+
+def test_without_a_key_there_is_no_quota(bench: Bench) -> None:
+    for _ in range(2):
+        new = NewGeneration(request={}, batch_key="a")
+        bench.database.transact(partial(generations.create, new=new, most_open=1))
+    assert len(_claim(bench)) == 2
 
 
 def test_an_old_token_can_write_nothing(bench: Bench) -> None:

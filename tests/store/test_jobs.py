@@ -143,6 +143,61 @@ def test_a_retry_goes_on_from_the_last_checkpoint(bench: Bench) -> None:
     assert bench.get(claim.job.id).status is JobStatus.FAILED
 
 
+def _fail(bench: Bench, *updates: int) -> Job:
+    """Lets the next job fail behind checkpoints of these updates."""
+    lease = bench.claim().lease
+    with bench.database.write() as session:
+        for number in updates:
+            saved = SAVED.model_copy(update={"update": number})
+            results.add_checkpoint(session, lease, saved)
+        return leases.fail(session, lease, Report())
+
+
+def _retry(bench: Bench, job: Job) -> Job:
+    return bench.database.transact(lambda session: jobs.retry(session, job.id))
+
+
+def test_a_retry_without_a_checkpoint_passes_on_what_it_was_to_go_on_from(bench: Bench) -> None:
+    bench.create()
+    first = _fail(bench, 80, 90)
+    second = _retry(bench, first)
+    bench.database.transact(lambda session: jobs.relabel(session, second.id, {"b": "2"}))
+    bench.database.transact(lambda session: jobs.cancel(session, second.id))
+    third = _retry(bench, second)
+    assert (third.parent_id, third.parent_update, third.labels) == (first.id, 90, {"b": "2"})
+    assert _fail(bench).id == third.id
+    fourth = _retry(bench, third)
+    assert (fourth.parent_id, fourth.parent_update) == (first.id, 90)
+    # What it needs is not theirs.
+    with bench.database.write() as session:
+        jobs.remove(session, second.id)
+        jobs.remove(session, third.id)
+    with pytest.raises(InvalidStateError, match="delete is refused"):
+        bench.database.transact(lambda session: jobs.remove(session, first.id))
+    assert _fail(bench, 95).id == fourth.id
+    fifth = _retry(bench, fourth)
+    assert (fifth.parent_id, fifth.parent_update) == (fourth.id, 95)
+
+
+def test_a_retry_of_a_retry_whose_parent_is_gone_starts_anew(bench: Bench) -> None:
+    bench.create()
+    first = _fail(bench, 90)
+    second = _retry(bench, first)
+    bench.database.transact(lambda session: jobs.cancel(session, second.id))
+    bench.database.transact(lambda session: jobs.remove(session, first.id))
+    third = _retry(bench, second)
+    assert (third.parent_id, third.parent_update) == (second.id, None)
+
+
+def test_a_retry_of_a_rerun_starts_anew(bench: Bench) -> None:
+    bench.create()
+    first = _fail(bench, 90)
+    second = bench.database.transact(lambda session: jobs.rerun(session, first.id))
+    bench.database.transact(lambda session: jobs.cancel(session, second.id))
+    third = _retry(bench, second)
+    assert (third.parent_id, third.parent_update) == (second.id, None)
+
+
 def test_a_rerun_starts_anew(bench: Bench) -> None:
     job = bench.create()
     bench.database.transact(lambda session: jobs.cancel(session, job.id))
