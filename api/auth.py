@@ -80,20 +80,24 @@ def is_open(path: str) -> bool:
     return _OPEN.fullmatch(unversioned(path)) is not None
 
 
-async def reads_figures(request: Request, service: AnyService) -> None:
-    """Raises ProblemError 401 for whoever may not read the figures of the whole service.
+async def reads_figures(request: Request, service: AnyService) -> str | None:
+    """The project whose jobs the figures may name, None for all of them.
 
-    The token, where an operator has set one, is no API key: it opens nothing else.
+    The token, where an operator has set one, is no API key: it opens nothing else. Raises
+    ProblemError 401 or 403 for whoever may not read the figures of the service.
     """
     token = service.settings.metrics_token
     if token is not None:
         shown = _bearer(request)
         if secrets.compare_digest(shown.encode(), token.get_secret_value().encode()):
-            return
-    is_key_enough = token is None or await service.key_watch.keys_exist()
-    if not (is_key_enough and (await _caller(request, service)).may(Scope.ADMIN)):
-        detail = "the token of the metrics is needed, or an API key of scope admin"
+            return None
+    if token is not None and not await service.key_watch.keys_exist():
+        detail = "the token of the metrics is needed"
         raise ProblemError("unauthenticated", detail, headers=_CHALLENGE)
+    caller = await _caller(request, service)
+    if not caller.may(Scope.ADMIN):
+        raise ProblemError("forbidden", f"the key has no scope {Scope.ADMIN}")
+    return caller.project
 
 
 async def _caller(request: Request, service: Service) -> Caller:

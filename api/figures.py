@@ -28,16 +28,17 @@ _MOST_REWARDS: Final = 50
 
 
 class Figures(Collector):
-    """Reads everything in one transaction."""
+    """Reads everything in one transaction; names jobs of one project, of all where it is None."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, project: str | None) -> None:
         self._service = service
+        self._project = project
 
     def collect(self) -> Iterator[Metric]:
         """The families, in the order of the interface's documentation."""
         with self._service.database.read() as session:
             yield from _of_jobs(session)
-            yield from _of_running_jobs(session)
+            yield from _of_running_jobs(session, self._project)
             yield from _of_generations(session)
             yield from _of_workers(workers.alive(session, within_seconds=3600.0))
         yield _gauge("sse_connections", "Open event streams.", self._service.streams.open)
@@ -70,14 +71,14 @@ def _of_jobs(session: Session) -> Iterator[Metric]:
     yield _histogram("queue_wait_seconds", "From creation to first start.", waited, _DURATIONS)
 
 
-def _of_running_jobs(session: Session) -> Iterator[Metric]:
+def _of_running_jobs(session: Session, project: str | None) -> Iterator[Metric]:
     step = GaugeMetricFamily(
         "shortft_train_step_seconds", "The last update of a running job.", labels=["job"]
     )
     reward = GaugeMetricFamily(
         "shortft_reward", "Last mean reward of a running job, raw units.", labels=["job", "name"]
     )
-    for job_id, metrics in statistics.running_metrics(session, _MOST_REWARDS):
+    for job_id, metrics in statistics.running_metrics(session, _MOST_REWARDS, project):
         step.add_metric([job_id], metrics.get("seconds", 0.0))
         for name, value in sorted(metrics.get("terms", {}).items()):
             reward.add_metric([job_id, name], value)

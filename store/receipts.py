@@ -30,5 +30,9 @@ def sign(session: Session, job_id: str, receipt: str) -> None:
 
 
 def is_signed(session: Session, job_id: str, receipt: str) -> bool:
-    """Whether the last transaction that was signed is this one."""
-    return session.scalar(select(Job.receipt).where(Job.id == job_id)) == receipt
+    """Whether the last transaction that was signed is this one.
+
+    Waits for a commit that the database is still making.
+    """
+    found = session.scalar(select(Job.receipt).where(Job.id == job_id).with_for_update())
+    return found == receipt

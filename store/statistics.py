@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.orm import Session
 
 from store.clock import seconds_between
@@ -34,10 +34,14 @@ def finished_jobs(session: Session) -> Mapping[tuple[JobStatus, str | None], int
     return {(status, code): count for status, code, count in rows}
 
 
-def running_metrics(session: Session, most: int) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """Id and latest metrics of the newest running jobs that have any."""
+def running_metrics(
+    session: Session, most: int, project: str | None = None
+) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Id and latest metrics of the newest running jobs that have any, of a project or of all."""
+    of_project = true() if project is None else Job.project == project
     rows = session.execute(
         select(Job.id, Job.latest_metrics)
+        .where(of_project)
         .where(Job.status == JobStatus.RUNNING, Job.latest_metrics.is_not(None))
         .order_by(Job.id.desc())
         .limit(most)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,11 +19,15 @@ router = APIRouter(tags=["service"])
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[Depends(reads_figures)],
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format."}},
 )
-def read_metrics(service: AnyService) -> Response:
-    """Figures of the whole service, for the operator's token or a key of scope admin."""
+def read_metrics(
+    service: AnyService, project: Annotated[str | None, Depends(reads_figures)]
+) -> Response:
+    """Figures of the whole service, for the operator's token or a key of scope admin.
+
+    A key is told of the running jobs of its project alone.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(service))
+    registry.register(Figures(service, project))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
