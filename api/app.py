@@ -34,6 +34,8 @@ def create_app(settings: ApiSettings, store_settings: StoreSettings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
         root_path_in_servers=False,
+        # The address of a redirect would be built from whatever host the request names.
+        redirect_slashes=False,
     )
     errors.install(app)
     openapi.install(app)

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 from api.schemas import jobs as shapes
 from api.urls import Urls
 from store import jobs, workers
+from store.attempts import Limits
 from store.models import Artifact, Job, Worker
 from store.states import HELD, JobStatus, allowed
 
 _PERMANENT: Final = frozenset({"invalid_config", "model_not_found", "dataset_error"})
 """Codes of failures that the same job would have again."""
+_MOST_ATTEMPTS: Final = Limits().attempts
 _WORKING: Final = frozenset({JobStatus.PREPARING, JobStatus.RUNNING})
 
 
@@ -58,11 +60,16 @@ def view(job: Job, around: Surroundings, urls: Urls) -> shapes.JobObject:
         metadata=job.labels,
         base_model=job.base_model,
         method=job.method,
+        rewards=[reward["name"] for reward in job.spec.get("rewards", ())],
+        prompt_set=_prompt_set(job.spec["prompts"]),
+        eval_prompt_set=_prompt_set(job.spec["evaluation"]["prompts"]),
+        seed=job.spec["seed"],
         spec=job.spec,
         spec_sha256=job.spec_sha256,
         progress=progress,
         queue=_place(job, around, now),
         attempt=job.attempt,
+        max_attempts=_MOST_ATTEMPTS,
         priority=job.priority,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -85,8 +92,16 @@ def view(job: Job, around: Surroundings, urls: Urls) -> shapes.JobObject:
 
 def etag(job: shapes.JobObject) -> str:
     """Changes whenever the answer does, but for what passes with time alone."""
-    moment = int(job.updated_at.timestamp() * 1_000_000)
-    return f'W/"{moment:x}-{job.last_event}-{job.queue.position}-{job.queue.reason}"'
+    # A heartbeat is no update of the job, nor is it one that its parent was deleted.
+    moments = (job.updated_at, job.worker and job.worker.heartbeat_at)
+    parts = (
+        *(moment and f"{int(moment.timestamp() * 1_000_000):x}" for moment in moments),
+        job.last_event,
+        job.queue.position,
+        job.queue.reason,
+        job.parent and job.parent.job_id,
+    )
+    return f'W/"{"-".join(map(str, parts))}"'
 
 
 def artifact_ref(artifact: Artifact, urls: Urls) -> shapes.ArtifactRef:
@@ -121,6 +136,10 @@ def _asked_updates(spec: dict[str, Any]) -> int | None:
     """Of an alignment they are in the method, of a distillation on top."""
     updates: int | None = spec.get("method", spec).get("updates")
     return updates
+
+
+def _prompt_set(source: dict[str, Any] | None) -> str | None:
+    return None if source is None else source["name"] or source["id"]
 
 
 def _place(job: Job, around: Surroundings, now: datetime) -> shapes.Place:
@@ -182,7 +201,7 @@ def _parent(job: Job) -> shapes.Parent | None:
 def _worker(job: Job) -> shapes.WorkerRef | None:
     if job.status not in HELD or job.lease_owner is None:
         return None
-    return shapes.WorkerRef(id=job.lease_owner, heartbeat_at=job.heartbeat_at)
+    return shapes.WorkerRef(id=job.lease_owner, gpu=job.device, heartbeat_at=job.heartbeat_at)
 
 
 def _urls(job_id: str, urls: Urls) -> shapes.JobUrls:

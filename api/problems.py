@@ -57,6 +57,7 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
     "idempotency_key_in_flight": ProblemKind(
         409, "The first request is still being answered", "Repeat the request a little later."
     ),
+    "name_taken": ProblemKind(409, "The name is taken", "Choose another name."),
     "gone": ProblemKind(410, "No longer stored", "The row remains, its bytes were deleted."),
     "payload_too_large": ProblemKind(
         413, "The body is too large", "The detail states the limit; the operator may raise it."
@@ -88,7 +89,9 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         422, "The key came with another body before", "Use a new Idempotency-Key."
     ),
     "quota_exceeded": ProblemKind(
-        429, "Too many unfinished jobs", "`limit` and `used` say how many; wait or cancel some."
+        429,
+        "Too many unfinished jobs or generations",
+        "`limit` and `used` say how many; wait or cancel some.",
     ),
     "rate_limited": ProblemKind(
         429, "Too many requests", "Wait as long as `Retry-After` says."

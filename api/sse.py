@@ -60,7 +60,7 @@ class Streams:
 
         Without `done` the stream has reached its time, or the service stops.
         """
-        yield ServerSentEvent(comment="ok", retry=RETRY_MILLISECONDS)
+        yield opening()
         async for event in self._until_closed(self._feed.follow(job_id, after)):
             yield frame(event)
             if event.type in events.ENDINGS:
@@ -89,6 +89,11 @@ class Streams:
             closing.cancel()
             if coming is not None:
                 coming.cancel()
+
+
+def opening() -> ServerSentEvent:
+    """The first frame, before anything has happened: the stream is open."""
+    return ServerSentEvent(comment="ok", retry=RETRY_MILLISECONDS)
 
 
 def frame(event: JobEvent) -> ServerSentEvent:

@@ -78,11 +78,18 @@ class Job(Answer):
     metadata: dict[str, str] = Field(default_factory=dict)
     base_model: str = ""
     method: str | None = None
+    rewards: tuple[str, ...] = ()
+    """Names of what is maximised."""
+    prompt_set: str | None = None
+    """Name in the catalog or id of an upload; None where the specification holds the prompts."""
+    eval_prompt_set: str | None = None
+    seed: int | None = None
     spec: dict[str, Any]
     """What was asked for, with every default filled in."""
     progress: Progress = Progress()
     queue: Place = Place()
     attempt: int = 0
+    max_attempts: int | None = None
     priority: int = 0
     created_at: AwareDatetime
     started_at: datetime | None = None

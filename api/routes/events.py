@@ -14,7 +14,7 @@ from api.problems import ProblemError
 from api.schemas.common import MOST_INT, JobId
 from api.schemas.events import EventList, EventObject, LogLine, LogLines, MetricSeries
 from api.service import AnyService
-from api.sse import done
+from api.sse import done, opening
 from shortft_core.errors import UserError
 from store import events, jobs, logs, metrics
 from store.models import JobEvent, JobLog
@@ -111,6 +111,7 @@ async def stream_job_events(
     Connect again with the number of the last event: nothing is lost or repeated.
     """
     if over is not None:
+        yield opening()
         yield done(over)
         return
     async for frame in service.streams.frames(job_id, after):

@@ -14,12 +14,14 @@ from api.service import AnyService
 router = APIRouter(tags=["service"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def retrieve_health() -> Alive:
     """Always the same while the process answers; it asks nothing else."""
     return Alive()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     responses={503: {"model": Readiness, "description": "Something that is needed has failed."}},

@@ -43,6 +43,10 @@ JOB_EXAMPLE: dict[str, Any] = {
     "metadata": {"team": "vision"},
     "base_model": "shapes",
     "method": "shortft",
+    "rewards": ["symmetry"],
+    "prompt_set": "shapes-train",
+    "eval_prompt_set": "shapes-eval",
+    "seed": 0,
     "spec_sha256": "65b45e7b74938e54c6162a4bb6b1eab9609a2c5ca5c1249802ba078130effb1e",
     "progress": {
         "percent": 0.0,
@@ -55,6 +59,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     },
     "queue": {"position": 0, "reason": "no_worker", "estimated_start_at": None},
     "attempt": 0,
+    "max_attempts": 50,
     "priority": 0,
     "created_at": "2026-11-21T10:00:00Z",
     "started_at": None,
@@ -145,6 +150,8 @@ class WorkerRef(Answer):
     """The worker that holds a job."""
 
     id: str
+    gpu: str | None
+    """What it computes on, as `/workers` says it: a GPU's model, or `cpu …`."""
     heartbeat_at: datetime | None
 
 
@@ -199,12 +206,21 @@ class JobObject(Answer):
     base_model: str
     method: str | None
     """Type of the method; None for a distillation."""
+    rewards: list[str]
+    """Names of what is maximised; empty for a distillation."""
+    prompt_set: str | None
+    """Name in the catalog or id of an upload; None where the specification holds the prompts."""
+    eval_prompt_set: str | None
+    """The same of the held-out prompts; None also where they are a part of the others."""
+    seed: int
     spec: dict[str, Any]
     """What was asked for, with every default filled in."""
     spec_sha256: str
     progress: Progress
     queue: Place
     attempt: int
+    max_attempts: int
+    """After these it is given up; earlier where crashes or lost workers come in a row."""
     priority: int
     created_at: datetime
     started_at: datetime | None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,11 +11,13 @@ import pytest
 from shortft_core.spec.generation import GenerationSpec
 from store import generations
 from store.api_keys import Scope
+from store.generations import ClaimedGeneration
 from store.leases import Report
 from store.models import Generation
 from store.states import GenerationStatus
 from tests.api.conftest import Api, problem
 from tests.api.works import CARD, adapter, png, serve
+from tests.servers.processes import wait_until
 
 UNKNOWN = "gen_00000000000000000000000000"
 PROMPT = {"prompt": "a red circle"}
@@ -35,18 +37,19 @@ def made(api: Api, body: dict[str, Any]) -> GenerationSpec:
     return GenerationSpec.model_validate(row(api, answer.json()["id"]).request)
 
 
-def soon(api: Api, **options: Any) -> threading.Thread:
+def claim(api: Api) -> ClaimedGeneration:
+    """The next request in the hands of a worker, which has to be there."""
+    with api.database.write() as session:
+        (claimed,) = generations.claim_batch(session, "wrk_g", most=1)
+    return claimed
+
+
+def soon(api: Api, take: Callable[[], object]) -> threading.Thread:
     """A worker that takes the first request that comes."""
 
     def work() -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with api.database.read() as session:
-                due = generations.is_due(session)
-            if due:
-                serve(api, **options)
-                return
-            time.sleep(0.02)
+        wait_until(lambda: api.database.transact(generations.is_due), 20)
+        take()
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -250,7 +253,7 @@ def test_pictures_of_a_finished_generation(api: Api) -> None:
 
 
 def test_waiting_answers_with_the_result(api: Api) -> None:
-    worker = soon(api)
+    worker = soon(api, lambda: serve(api))
     answer = api.client.post("/generate", json=PROMPT, headers={"Prefer": "wait=20"})
     worker.join()
     assert answer.status_code == 200
@@ -271,8 +274,19 @@ def test_waiting_ends_after_its_time(api: Api) -> None:
 
 
 @SQLITE
+def test_what_takes_longer_is_shown_as_it_is_by_then(api: Api) -> None:
+    for accept in ("application/json", "image/png"):
+        worker = soon(api, lambda: claim(api))
+        headers = {"Prefer": "wait=1", "Accept": accept}
+        answer = api.client.post("/generate", json=PROMPT, headers=headers)
+        worker.join()
+        assert (answer.status_code, answer.json()["status"]) == (202, "running")
+        assert answer.json() == api.client.get(answer.headers["location"]).json()
+
+
+@SQLITE
 def test_bytes_come_along_where_they_are_asked_for(api: Api) -> None:
-    worker = soon(api, pictures=[png(shade=9)])
+    worker = soon(api, lambda: serve(api, [png(shade=9)]))
     body = PROMPT | {"response_format": "b64_json"}
     answer = api.client.post("/generate", json=body, headers={"Prefer": "wait=20"})
     worker.join()
@@ -281,7 +295,7 @@ def test_bytes_come_along_where_they_are_asked_for(api: Api) -> None:
 
 @SQLITE
 def test_a_picture_itself_is_the_answer(api: Api) -> None:
-    worker = soon(api, pictures=[png(shade=9)])
+    worker = soon(api, lambda: serve(api, [png(shade=9)]))
     body = PROMPT | {"seed": 11}
     answer = api.client.post("/generate", json=body, headers={"Accept": "image/png"})
     worker.join()
@@ -301,18 +315,11 @@ def test_a_picture_that_takes_longer_is_promised(api: Api) -> None:
 
 def test_a_picture_that_failed_is_a_problem(api: Api) -> None:
     def fail() -> None:
-        while not claimed:
-            batch = api.database.transact(
-                lambda session: generations.claim_batch(session, "wrk_g", most=1)
-            )
-            claimed.extend(batch)
-            time.sleep(0.02)
+        lease = claim(api).lease
         report = Report(error_code="out_of_memory", error_message="the picture is too large")
-        api.database.transact(lambda session: generations.fail(session, claimed[0].lease, report))
+        api.database.transact(lambda session: generations.fail(session, lease, report))
 
-    claimed: list[Any] = []
-    worker = threading.Thread(target=fail)
-    worker.start()
+    worker = soon(api, fail)
     answer = api.client.post("/generate", json=PROMPT, headers={"Accept": "image/png"})
     worker.join()
     refused = problem(answer, 409, "invalid_state")

@@ -14,7 +14,7 @@ from store.engine import Database
 from store.models import Worker
 from store.settings import StoreSettings
 from store.workers import NewWorker
-from tests.api.conftest import Api, Opened, problem
+from tests.api.conftest import SPEC, Api, Opened, problem
 from tests.api.works import adapter, serve
 from tests.servers.redis import RedisServer
 
@@ -55,6 +55,16 @@ def test_health_asks_for_no_key(api: Api) -> None:
 
 
 @SQLITE
+def test_health_is_told_without_a_body(api: Api) -> None:
+    for path in ("/healthz", "/readyz", "/v1/readyz"):
+        answer = api.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    refused = api.client.put("/healthz")
+    problem(refused, 405, "method_not_allowed")
+    assert refused.headers["allow"] == "GET, HEAD"
+
+
+@SQLITE
 def test_readiness_needs_no_lock_and_is_found_out_once(api: Api) -> None:
     with api.database.write() as session:
         session.execute(sqlalchemy.text("SELECT 1"))
@@ -71,7 +81,7 @@ def test_tables_of_another_version_are_not_ready(api: Api) -> None:
     with api.database.write() as session:
         session.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '0'"))
     answer = api.client.get("/readyz")
-    assert answer.status_code == 503
+    assert (answer.status_code, api.client.head("/readyz").status_code) == (503, 503)
     checks = answer.json()["checks"]
     assert {name: check["status"] for name, check in checks.items()} == {
         "database": "ok", "migrations": "failed", "storage": "ok", "broker": "ok"
@@ -102,6 +112,21 @@ def test_a_broker_that_is_away_only_degrades(api: Api, redis_server: RedisServer
         assert accepted.status_code == 202
     finally:
         redis_server.start()
+
+
+def test_a_slash_behind_a_path_leads_nowhere(api: Api) -> None:
+    for method, path in (("POST", "/jobs/"), ("GET", "/v1/jobs/"), ("POST", "/generate/")):
+        answer = api.client.request(method, path, json=SPEC, follow_redirects=False)
+        problem(answer, 404, "not_found")
+        assert "location" not in answer.headers
+    assert api.client.get("/jobs").json()["data"] == []
+
+
+def test_a_held_job_says_what_it_is_computed_on(api: Api) -> None:
+    job_id, worker = api.submit()["id"], hire(api.database)
+    api.database.transact(lambda session: leases.claim(session, worker.id, ["default"]))
+    held = api.client.get(f"/jobs/{job_id}").json()["worker"]
+    assert (held["id"], held["gpu"]) == (worker.id, "cpu")
 
 
 def test_queue_and_workers(api: Api) -> None:
@@ -173,13 +198,17 @@ def test_figures_of_a_running_job(api: Api) -> None:
     found = samples(api.client.get("/metrics").text)
     assert found[f'shortft_train_step_seconds{{job="{job["id"]}"}}'] == 1.5
     assert found[f'shortft_reward{{job="{job["id"]}",name="symmetry"}}'] == -0.25
+    for project, is_told in (("default", True), ("other", False)):
+        told = api.client.get("/metrics", headers=api.key(Scope.ADMIN, project=project)).text
+        assert (job["id"] in told) is is_told
+        assert 'shortft_jobs{status="running"} 1.0' in told
 
 
 def test_figures_name_jobs_so_they_need_a_key_once_there_is_one(api: Api) -> None:
     admin, reader = api.key(Scope.ADMIN), api.key(Scope.JOBS_READ, Scope.JOBS_WRITE)
     problem(api.client.get("/metrics"), 401, "unauthenticated")
     answer = api.client.get("/metrics", headers=reader)
-    assert "scope admin" in problem(answer, 401, "unauthenticated")["detail"]
+    assert "scope admin" in problem(answer, 403, "forbidden")["detail"]
     assert api.client.get("/metrics", headers=admin).status_code == 200
     shown = {"X-API-Key": admin["Authorization"].split()[1]}
     assert api.client.get("/v1/metrics", headers=shown).status_code == 200

@@ -8,6 +8,7 @@ import pytest
 from shortft_core import catalog
 from shortft_core.spec import AlignSpec
 from store import jobs, leases, results, transitions
+from store.attempts import Limits
 from store.broker import Queue
 from store.models import Job
 from store.states import JobStatus, Trigger
@@ -159,7 +160,7 @@ def test_a_distillation_is_a_job_too(api: Api) -> None:
     assert body["estimate"] is None
     assert body["spec"]["guidance_scale"] == 3.0
     job = api.client.post("/jobs", json=spec).json()
-    assert (job["kind"], job["method"]) == ("distil", None)
+    assert (job["kind"], job["method"], job["rewards"]) == ("distil", None, [])
     assert job["progress"]["updates_total"] == 5000
 
 
@@ -175,6 +176,39 @@ def test_an_unchanged_job_is_not_sent_again(api: Api) -> None:
     changed = api.client.get(f"/jobs/{job['id']}", headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.json()["metadata"] == {"team": "b"}
+
+
+def test_a_heartbeat_makes_an_answer_another(api: Api) -> None:
+    path = f"/jobs/{api.submit()['id']}"
+    claim = api.claim()
+    first = api.client.get(path)
+    known = {"If-None-Match": first.headers["etag"]}
+    assert api.client.get(path, headers=known).status_code == 304
+    api.database.transact(lambda session: leases.renew(session, claim.lease))
+    later = api.client.get(path, headers=known)
+    assert later.json()["worker"]["heartbeat_at"] > first.json()["worker"]["heartbeat_at"]
+
+
+def test_a_parent_that_is_deleted_makes_an_answer_another(api: Api) -> None:
+    parent = f"/jobs/{api.submit()['id']}"
+    api.client.post(f"{parent}/cancel")
+    path = api.client.post(f"{parent}/rerun").headers["location"]
+    known = {"If-None-Match": api.client.get(path).headers["etag"]}
+    assert api.client.delete(parent).status_code == 204
+    later = api.client.get(path, headers=known)
+    assert (later.status_code, later.json()["parent"]) == (200, None)
+
+
+def test_a_job_says_what_it_is_made_of(api: Api) -> None:
+    rewards = [{"name": "symmetry"}, {"name": "brightness", "weight": 0.5}]
+    job = api.submit(rewards=rewards, seed=7)
+    assert job["rewards"] == ["symmetry", "brightness"]
+    assert (job["prompt_set"], job["eval_prompt_set"]) == ("shapes-train", "shapes-eval")
+    assert (job["seed"], job["attempt"], job["max_attempts"]) == (7, 0, Limits().attempts)
+    inline = api.submit(prompts={"inline": ["a cat", "a dog"]})
+    assert (inline["prompt_set"], inline["eval_prompt_set"]) == (None, None)
+    listed = api.client.get("/jobs").json()["data"]
+    assert [found["rewards"] for found in listed] == [["symmetry"], job["rewards"]]
 
 
 def test_priority_moves_a_job_within_the_queue(api: Api) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from store import prompt_sets
 from store.api_keys import Scope
-from tests.api.conftest import Api, problem
+from tests.api.conftest import SPEC, Api, problem
 
 SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 UNKNOWN = "ps_00000000000000000000000000"
@@ -77,7 +78,7 @@ def test_lists_end_with_the_catalog(api: Api) -> None:
 
 def test_names_are_taken_once_in_a_project(api: Api) -> None:
     assert upload(api, "one.txt", b"a\n").status_code == 201
-    refused = problem(upload(api, "one.txt", b"b\n"), 422, "invalid_value")
+    refused = problem(upload(api, "one.txt", b"b\n"), 409, "name_taken")
     assert refused["param"] == "name"
     headers = api.key(project="other")
     body = {"name": "one", "prompts": ["a"]}
@@ -147,6 +148,39 @@ def test_forget(api: Api) -> None:
     problem(api.client.delete("/prompt-sets/shapes-eval", headers=owner), 404, "not_found")
 
 
+@pytest.mark.parametrize("kind", ["align", "distil"])
+def test_a_set_is_kept_while_an_unfinished_job_names_it(api: Api, kind: str) -> None:
+    tuned, held_out = (upload(api, f"{n}.txt", b"a\nb\n").json()["id"] for n in range(2))
+    free = upload(api, "free.txt", b"a\n").json()["id"]
+    spec = {
+        "kind": kind,
+        "base_model": {"name": "shapes"},
+        "prompts": {"id": tuned},
+        "evaluation": {"prompts": {"id": held_out}},
+    } | ({k: SPEC[k] for k in ("method", "rewards")} if kind == "align" else {})
+    job = api.client.post("/jobs", json=spec).json()
+    assert (job["prompt_set"], job["eval_prompt_set"]) == (tuned, held_out)
+    for verb in ("pause", "resume"):
+        for row_id in (tuned, held_out):
+            refused = problem(api.client.delete(f"/prompt-sets/{row_id}"), 409, "invalid_state")
+            assert (refused["job_id"], refused["current_status"]) == (job["id"], "in_use")
+            assert job["id"] in refused["detail"]
+            assert api.client.get(f"/prompt-sets/{row_id}/prompts").json()["total"] == 2
+        api.client.post(f"/jobs/{job['id']}/{verb}")
+    assert api.client.delete(f"/prompt-sets/{free}").status_code == 204
+    api.client.post(f"/jobs/{job['id']}/cancel")
+    for row_id in (tuned, held_out):
+        assert api.client.delete(f"/prompt-sets/{row_id}").status_code == 204
+        problem(api.client.delete(f"/prompt-sets/{row_id}"), 404, "not_found")
+
+
+def test_a_set_that_is_gone_is_not_found_though_a_job_names_it(api: Api) -> None:
+    row_id = upload(api, "one.txt", b"a\n").json()["id"]
+    api.submit(prompts={"id": row_id})
+    api.database.transact(lambda session: prompt_sets.remove(session, row_id, "default"))
+    problem(api.client.delete(f"/prompt-sets/{row_id}"), 404, "not_found")
+
+
 def test_a_repeated_upload_is_answered_like_the_first(api: Api) -> None:
     body, headers = {"name": "again", "prompts": ["a", "a"]}, {"Idempotency-Key": "k"}
     first = api.client.post("/prompt-sets", json=body, headers=headers)
@@ -155,7 +189,7 @@ def test_a_repeated_upload_is_answered_like_the_first(api: Api) -> None:
     assert again.json() == first.json()
     assert again.headers["location"] == first.headers["location"]
     assert again.headers["idempotent-replayed"] == "true"
-    problem(api.client.post("/prompt-sets", json=body), 422, "invalid_value")
+    problem(api.client.post("/prompt-sets", json=body), 409, "name_taken")
     other = body | {"prompts": ["b"]}
     refused = api.client.post("/prompt-sets", json=other, headers=headers)
     problem(refused, 422, "idempotency_key_reused")
