@@ -1,4 +1,7 @@
-"""Thousands of jobs that do nothing: what the queue itself costs, with each job done once."""
+"""Thousands of jobs that do nothing: what the queue itself costs, with each job done once.
+
+First as rows that are only claimed, then as jobs that run to their end.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from benchmarks.results import (
     write_csv,
     write_json,
 )
+from benchmarks.service.claims import claim_all
 from benchmarks.service.stacks import KINDS, Kind
 from benchmarks.service.storm import servers
 from store.models import Job
@@ -57,10 +61,24 @@ def measure(kind: Kind, count: int) -> dict[str, object]:
     return row_of(kind, seconds, created, ran)
 
 
-def row_of(kind: Kind, seconds: float, created: list[str], ran: Counter[str]) -> dict[str, object]:
+def measure_claims(kind: Kind, count: int) -> dict[str, object]:
+    """The row of a stack whose jobs are claimed and nothing else."""
+    with TemporaryDirectory(prefix="shortft-claims-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with servers(kind, folder) as (settings, _, _), service(settings, folder) as running:
+            created = [running.create(updates=1) for _ in range(count)]
+            claimed, seconds = claim_all(settings, WORKERS)
+    return row_of(kind, seconds, created, Counter(claimed), what="claimed")
+
+
+def row_of(
+    kind: Kind, seconds: float, created: list[str], ran: Counter[str], *, what: str = "run"
+) -> dict[str, object]:
     """One stack of the table."""
     return {
         "stack": kind,
+        "what": what,
         "jobs": len(created),
         "workers": WORKERS,
         "not_once": sum(ran[job_id] != 1 for job_id in created),
@@ -96,8 +114,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for kind in KINDS:
-        rows.append(measure(kind, options.jobs))
-        log.info("%s", rows[-1])
+        for work in (measure_claims, measure):
+            rows.append(work(kind, options.jobs))
+            log.info("%s", rows[-1])
     write_csv(CSV, rows)
     write_json(CSV.with_suffix(".json"), {"machine": machine()})
 

@@ -11,7 +11,7 @@ from typing import Final
 from shortft_core.errors import ArtifactError
 from store import results
 from store.events import ENDINGS
-from store.models import Job, JobEvent
+from store.models import Artifact, Job, JobEvent, Sample
 from store.states import TERMINAL, JobStatus
 from tests.faults import invariants
 from tests.faults.harness import Line, Service
@@ -100,17 +100,18 @@ def _is_not_doubled(service: Service, case: Case) -> bool:
 
 
 def _is_not_torn(service: Service, case: Case) -> bool:
-    """A success has all its files, of one attempt and with the bytes that the rows tell of."""
+    """Files and pictures have the bytes that rows tell of; a success has files, of one attempt."""
     with service.database.read() as session:
-        rows = results.artifacts(session, case.job.id)
-    if case.job.status is not JobStatus.SUCCEEDED:
-        return not rows
+        files = results.artifacts(session, case.job.id)
+        pictures = results.samples(session, case.job.id)
+    rows: tuple[Artifact | Sample, ...] = (*files, *pictures)
     try:
         sizes = [len(service.objects.read(row.object_key, sha256=row.sha256)) for row in rows]
     except ArtifactError:
         return False
-    is_of_one = len({row.lease_token for row in rows}) == 1
-    return is_of_one and sizes == [row.size_bytes for row in rows]
+    attempts = len({row.lease_token for row in files})
+    wanted = 1 if case.job.status is JobStatus.SUCCEEDED else 0
+    return attempts == wanted and sizes == [row.size_bytes for row in rows]
 
 
 def _has_no_gap(_: Service, case: Case) -> bool:

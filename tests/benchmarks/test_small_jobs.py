@@ -14,6 +14,12 @@ def test_a_job_that_ran_twice_or_never_is_counted() -> None:
     assert (row["jobs"], row["not_once"], row["jobs_per_second"]) == (3, 2, 1.5)
 
 
+def test_each_row_is_claimed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_jobs, "WORKERS", 2)
+    row = small_jobs.measure_claims("sqlite", 6)
+    assert (row["what"], row["jobs"], row["not_once"]) == ("claimed", 6, 0)
+
+
 def test_a_few_jobs_are_done_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     # What four do, `test_scale_out` shows.
     monkeypatch.setattr(small_jobs, "WORKERS", 2)
