@@ -36,8 +36,12 @@ def seconds_to_reach(run: Record, gain: float) -> float | None:
 
 
 def reaching_table(runs: Runs) -> str:
-    """Seconds until the gain that DRTune ended with under the same seed; empty without DRTune."""
-    final = {run.seed: curve(run)[-1][1] for run in runs.get(REFERENCE, ())}
+    """Seconds until the gain that DRTune ended with under the same seed; empty without one.
+
+    Where it ended below the base model there is nothing to reach.
+    """
+    ends = {run.seed: curve(run)[-1][1] for run in runs.get(REFERENCE, ())}
+    final = {seed: gain for seed, gain in ends.items() if gain > 0}
     if not final:
         return ""
     rows = []
@@ -49,7 +53,7 @@ def reaching_table(runs: Runs) -> str:
         reached = [time for time in times if time is not None]
         mean = f"{fmean(reached):.1f}" if reached else "never"
         rows.append([f"`{variant}`", f"{len(reached)} of {len(times)}", mean])
-    head = ["variant", "runs that reach DRTune's final gain", "mean seconds of those"]
+    head = ["variant", "runs that reach DRTune's final gain, if any", "mean seconds of those"]
     return markdown_table(head, rows)
 
 

@@ -96,6 +96,9 @@ def test_times_are_compared_with_drtune_of_the_same_seed() -> None:
     }
     assert "| `shortft` | 1 of 2 | 20.0 |" in curves.reaching_table(runs)
     assert curves.reaching_table({"shortft": runs["shortft"]}) == ""
+    # Where DRTune lost there is nothing to reach.
+    fallen = {**runs, "drtune": [record("drtune", 0, 0.8, slope=-0.01)]}
+    assert curves.reaching_table(fallen) == ""
 
 
 def test_curves_are_drawn_for_what_is_there(folders: Folders) -> None:
