@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import Response
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from api import key_watch
@@ -23,6 +24,7 @@ from store.api_keys import NewApiKey, Scope
 from store.engine import Database
 from store.leases import Claim
 from store.settings import StoreSettings
+from tests.servers.processes import wait_until
 
 SPEC: Final[dict[str, Any]] = {
     "base_model": {"name": "shapes"},
@@ -34,6 +36,7 @@ SPEC: Final[dict[str, Any]] = {
 }
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ALL_SCOPES: Final = frozenset(Scope)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,23 @@ class Api:
 
     def claim(self) -> Claim:
         """The next job in the hands of a worker, which has to be there."""
-        claimed = self.database.transact(
-            lambda session: leases.claim(session, "wrk_a", ["default"])
-        )
-        assert claimed is not None
-        return claimed
+        return self.taken(lambda session: leases.claim(session, "wrk_a", ["default"]))
+
+    def taken(self, claim: Callable[[Session], _T | None]) -> _T:
+        """What a worker claims; one that finds nothing looks again.
+
+        A claim passes over a row that the application's sweeper is just looking at.
+        """
+        found: list[_T] = []
+
+        def look() -> bool:
+            claimed = self.database.transact(claim)
+            if claimed:
+                found.append(claimed)
+            return bool(found)
+
+        wait_until(look, 10.0)
+        return found[0]
 
     def key(self, *scopes: Scope, project: str = "default") -> dict[str, str]:
         """Headers with a new key; all scopes if none is named."""

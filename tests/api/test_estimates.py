@@ -85,8 +85,7 @@ def measure(api: Api, seconds: list[float]) -> None:
     new = NewWorker(kind="train", host="h", pid=1, slots=1, device="cuda:A", version="1")
     worker = api.database.transact(lambda session: workers.register(session, new))
     api.submit()
-    claim = api.database.transact(lambda session: leases.claim(session, worker.id, ["default"]))
-    assert claim is not None
+    claim = api.taken(lambda session: leases.claim(session, worker.id, ["default"]))
     lease = claim.lease
     steps = [step(update, 0.5, seconds=taken) for update, taken in enumerate(seconds, start=1)]
     api.database.transact(lambda session: events.append(session, lease, steps))

@@ -39,8 +39,7 @@ def made(api: Api, body: dict[str, Any]) -> GenerationSpec:
 
 def claim(api: Api) -> ClaimedGeneration:
     """The next request in the hands of a worker, which has to be there."""
-    with api.database.write() as session:
-        (claimed,) = generations.claim_batch(session, "wrk_g", most=1)
+    (claimed,) = api.taken(lambda session: generations.claim_batch(session, "wrk_g", most=1))
     return claimed
 
 

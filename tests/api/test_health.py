@@ -124,7 +124,7 @@ def test_a_slash_behind_a_path_leads_nowhere(api: Api) -> None:
 
 def test_a_held_job_says_what_it_is_computed_on(api: Api) -> None:
     job_id, worker = api.submit()["id"], hire(api.database)
-    api.database.transact(lambda session: leases.claim(session, worker.id, ["default"]))
+    api.taken(lambda session: leases.claim(session, worker.id, ["default"]))
     held = api.client.get(f"/jobs/{job_id}").json()["worker"]
     assert (held["id"], held["gpu"]) == (worker.id, "cpu")
 

@@ -65,9 +65,7 @@ def serve(
     base: bool = False,
 ) -> Generation:
     """Does the next generation as a worker would: these pictures for its prompts and seeds."""
-    (claimed,) = api.database.transact(
-        lambda session: generations.claim_batch(session, "wrk_g", most=1)
-    )
+    (claimed,) = api.taken(lambda session: generations.claim_batch(session, "wrk_g", most=1))
     request = claimed.generation.request
     prefix = object_keys.generation_prefix(claimed.generation.id, claimed.lease.token)
     images = []
