@@ -12,9 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shortft_core.catalog import BASE_MODELS
 from shortft_core.settings import read_settings
+from shortft_core.spec.common import HUB_ID
 
 _PREFIX: Final = "SHORTFT_"
-_HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def _split(given: object) -> object:
@@ -22,7 +22,7 @@ def _split(given: object) -> object:
 
 
 def _model(given: str) -> str:
-    if given not in BASE_MODELS and _HUB_ID.fullmatch(given) is None:
+    if given not in BASE_MODELS and re.fullmatch(HUB_ID, given) is None:
         known = ", ".join(BASE_MODELS)
         raise ValueError(f"{given!r} is no base model of the catalog ({known}) and no hub id")
     return given

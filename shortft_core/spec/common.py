@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Set as AbstractSet
-from typing import Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _T = TypeVar("_T")
+HUB_ID: Final = r"^\w[\w.-]*/\w[\w.-]*$"
+"""A repository of the model hub, `owner/name`."""
 
 
 class Spec(BaseModel):
@@ -38,7 +40,7 @@ class Source(Spec):
 
     name: str | None = Field(default=None, max_length=200)
     """A name of the catalog."""
-    id: str | None = Field(default=None, max_length=200, pattern=r"^\w[\w.-]*/\w[\w.-]*$")
+    id: str | None = Field(default=None, max_length=200, pattern=HUB_ID)
     """A repository of the model hub, `owner/name`."""
     revision: str | None = Field(default=None, max_length=200, pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
     """Commit, tag or branch of `id`; name a commit for a run that others can repeat."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -80,6 +81,23 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
     opened = open_database(url)
     yield opened
     opened.close()
+
+
+def at_once(url: URL, work: Callable[[Database], object], *, times: int = 6) -> None:
+    """Does the work in so many threads together, each with connections of its own."""
+    together = threading.Barrier(times)
+
+    def run() -> None:
+        database = open_database(url)
+        together.wait(timeout=20)
+        work(database)
+        database.close()
+
+    threads = [threading.Thread(target=run) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from store import jobs
 from store.engine import Database, open_database
 from store.errors import BusyError, StoreError
 from store.models import Job
+from tests.store.conftest import at_once
 
 if TYPE_CHECKING:
     from tests.store.conftest import Bench
@@ -96,17 +97,11 @@ def test_writers_that_read_first_lose_no_update(bench: Bench, url: URL) -> None:
         read = session.scalars(select(Job.priority).with_for_update()).one()
         session.execute(text("UPDATE jobs SET priority = :new"), {"new": read + 1})
 
-    def work() -> None:
-        database = open_database(url)
+    def work(database: Database) -> None:
         for _ in range(10):
             database.transact(add)
-        database.close()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(url, work, times=4)
     assert bench.get(job.id).priority == 40
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ from sqlalchemy import URL
 from store import api_keys, generations
 from store.api_keys import NewApiKey
 from store.attempts import Ending
-from store.engine import open_database
+from store.engine import Database
 from store.errors import InvalidStateError, LeaseLostError, NotFoundError, QuotaExceededError
 from store.generations import ClaimedGeneration, NewGeneration, NewImage
 from store.leases import Report
@@ -21,6 +20,7 @@ from store.models import Generation
 from store.objects import StoredObject
 from store.pages import PageRequest
 from store.states import GenerationStatus
+from tests.store.conftest import at_once
 
 if TYPE_CHECKING:
     from tests.store.conftest import Bench
@@ -249,22 +249,14 @@ def test_the_unfinished_of_a_key_are_counted(bench: Bench) -> None:
 
 def test_a_key_has_no_more_open_generations_than_it_may(bench: Bench, url: URL) -> None:
     key = _key(bench)
-    together = threading.Barrier(6)
     done: list[str] = []
 
-    def submit() -> None:
-        database = open_database(url)
+    def submit(database: Database) -> None:
         new = NewGeneration(request={}, batch_key="a", api_key_id=key)
-        together.wait(timeout=20)
         with suppress(QuotaExceededError):
             done.append(database.transact(lambda s: generations.create(s, new, most_open=3)).id)
-        database.close()
 
-    threads = [threading.Thread(target=submit) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(url, submit)
     assert (len(done), _count_open(bench, key)) == (3, 3)
     new = NewGeneration(request={}, batch_key="a", api_key_id=key)
     with pytest.raises(QuotaExceededError, match="3 of 3 generations of this key are unfinished"):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -10,13 +9,14 @@ from sqlalchemy import URL, update
 from sqlalchemy.orm import Session
 
 from store import idempotency, jobs
-from store.engine import open_database
+from store.engine import Database
 from store.errors import KeyInFlightError, KeyReusedError
 from store.idempotency import KeyedRequest, Replay
 from store.ids import new_id
 from store.jobs import JobFilter, NewJob
 from store.models import IdempotencyKey
 from store.pages import PageRequest
+from tests.store.conftest import at_once
 
 if TYPE_CHECKING:
     from tests.store.conftest import Bench
@@ -98,20 +98,12 @@ def test_a_day_later_the_key_is_new(bench: Bench) -> None:
 
 
 def test_of_many_at_once_one_does_the_work(bench: Bench, url: URL) -> None:
-    together = threading.Barrier(6)
     answers: list[Replay | None] = []
 
-    def submit() -> None:
-        database = open_database(url)
-        together.wait(timeout=10)
+    def submit(database: Database) -> None:
         answers.append(database.transact(lambda session: _submit(bench, session)))
-        database.close()
 
-    threads = [threading.Thread(target=submit) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(url, submit)
     assert answers.count(None) == 1
     assert len({answer.resource_id for answer in answers if answer}) == 1
     assert len(answers) == 6

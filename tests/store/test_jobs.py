@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,14 @@ from shortft_core.spec import AlignSpec, DistilSpec, JobSpec, PromptSource, Sour
 from store import api_keys, jobs, leases, results
 from store.api_keys import NewApiKey, Scope
 from store.attempts import Ending
-from store.engine import open_database
+from store.engine import Database
 from store.errors import InvalidStateError, NotFoundError, QuotaExceededError
 from store.jobs import JobFilter, NewJob
 from store.leases import Report
 from store.models import Job
 from store.pages import PageRequest
 from store.states import JobStatus
+from tests.store.conftest import at_once
 
 if TYPE_CHECKING:
     from tests.store.conftest import Bench
@@ -303,18 +303,12 @@ def test_a_key_has_no_more_open_jobs_than_it_may(bench: Bench, url: URL) -> None
     key = _key(bench)
     done: list[str] = []
 
-    def submit() -> None:
-        database = open_database(url)
+    def submit(database: Database) -> None:
         new = NewJob(spec=bench.spec, api_key_id=key)
         with suppress(QuotaExceededError):
             done.append(database.transact(lambda s: jobs.create(s, new, most_open=3)).id)
-        database.close()
 
-    threads = [threading.Thread(target=submit) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(url, submit)
     assert len(done) == 3
     with pytest.raises(QuotaExceededError, match="3 of 3 jobs of this key are unfinished"):
         bench.database.transact(
