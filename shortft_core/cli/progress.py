@@ -47,7 +47,7 @@ class EventClock:
 
     def __call__(self) -> float:
         """Seconds, of which only differences mean something."""
-        return self._event_at + time.monotonic() - self._seen_at
+        return self._event_at + (time.monotonic() - self._seen_at)
 
 
 class LiveProgress:
