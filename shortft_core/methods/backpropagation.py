@@ -111,14 +111,17 @@ class Backpropagation:
         return Leash(self.denoising, self.model.encode_prompts(batch.prompts))
 
     def _leashed(self, outcome: Outcome, leash: Leash) -> Outcome:
-        distance = leash.mean()
+        loss = outcome.loss + self.leash_weight * leash.mean()
+        return replace(self._with_calls_of(leash, outcome), loss=loss)
+
+    def _with_calls_of(self, leash: Leash, outcome: Outcome) -> Outcome:
+        """The outcome with the leash's evaluations and its distance among the statistics."""
         with_gradient, without = outcome.evaluations
         cut = len(leash.distances) - leash.attached
         return replace(
             outcome,
-            loss=outcome.loss + self.leash_weight * distance,
             evaluations=(with_gradient + leash.attached, without + cut),
-            statistics={**outcome.statistics, "leash": distance.item()},
+            statistics={**outcome.statistics, "leash": leash.mean().item()},
         )
 
 

@@ -19,6 +19,28 @@ Gradients = Callable[..., dict[int, list[Tensor]]]
 Calls = Callable[[nn.Module], list[tuple[bool, int]]]
 
 
+class Held:
+    """Counts the numbers that graphs keep for their backward pass, and the most at once."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def pack(self, tensor: Tensor) -> Kept:
+        self.now += tensor.numel()
+        self.peak = max(self.peak, self.now)
+        return Kept(self, tensor)
+
+
+class Kept:
+    """One tensor of a graph, counted until the graph lets it go."""
+
+    def __init__(self, held: Held, tensor: Tensor) -> None:
+        self.held, self.tensor = held, tensor
+
+    def __del__(self) -> None:
+        self.held.now -= self.tensor.numel()
+
+
 def test_without_copies_it_is_draft_1_bit_for_bit(
     build: Build, gradients: Gradients, batch: Batch
 ) -> None:
@@ -53,6 +75,18 @@ def test_the_gradient_is_the_mean_over_the_image_and_its_constant_copies(
     assert not torch.equal(parts[1][0], parts[2][0]), "every copy has its own noise"
     for ours, *theirs in zip(gradients(method)[1], *parts, strict=True):
         torch.testing.assert_close(ours, torch.stack(theirs).mean(0), rtol=1e-9, atol=1e-18)
+
+
+def test_one_graph_is_held_at_a_time(build: Build, batch: Batch) -> None:
+    """However many copies there are, as much is kept for the backward pass as without any."""
+    peaks = []
+    for copies in (0, 4):
+        method, held = build("draft_lv", noised_copies=copies, leash=0.5), Held()
+        with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda kept: kept.tensor):
+            method.loss(batch)
+        peaks.append(held.peak)
+    assert peaks[0] > 0
+    assert peaks[1] <= 1.05 * peaks[0]
 
 
 def test_the_copies_lie_at_the_noise_level_of_the_last_timestep(build: Build) -> None:
