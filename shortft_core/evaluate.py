@@ -14,6 +14,7 @@ from shortft_core.artifacts import ArtifactStore
 from shortft_core.errors import DivergedError, StoppedError
 from shortft_core.events import (
     AlertRaised,
+    Diversity,
     EvaluationDone,
     EventSink,
     Picture,
@@ -161,6 +162,7 @@ class Evaluator:
                 base=base.summary(),
                 tuned=tuned.summary(),
                 is_best=is_best,
+                diversity=Diversity(base=base.diversity, tuned=tuned.diversity),
             )
         )
         self.emit(SamplesReady(update=update, pairs=self._pairs(update, base, tuned)))

@@ -117,6 +117,13 @@ class Score(_Fact):
     std: float
 
 
+class Diversity(_Fact):
+    """How much the images of a panel differ: their standard deviation, averaged over pixels."""
+
+    base: float
+    tuned: float
+
+
 class EvaluationDone(_Report):
     """Tuned beside base on the same held-out prompts and seeds."""
 
@@ -128,6 +135,8 @@ class EvaluationDone(_Report):
     tuned: Mapping[str, Score]
     is_best: bool = False
     """Whether no earlier checkpoint is preferred."""
+    diversity: Diversity | None = None
+    """None where the trainer did not measure it."""
 
 
 class CheckpointSaved(_Report):

@@ -162,4 +162,7 @@ def evaluation_table(event: EvaluationDone) -> Table:
         tuned = event.tuned[judge]
         change = f"{tuned.mean - base.mean:+.4f}"
         table.add_row(judge, f"{base.mean:.4f}", f"{tuned.mean:.4f}", change)
+    if (found := event.diversity) is not None:
+        change = f"{found.tuned - found.base:+.4f}"
+        table.add_row("diversity", f"{found.base:.4f}", f"{found.tuned:.4f}", change)
     return table

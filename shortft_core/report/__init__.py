@@ -63,7 +63,11 @@ def _body(log: RunLog) -> Html:
                 note(
                     "Bars are the 95 % interval of the mean paired change against the base model."
                 ),
-                element("div", Html(curves.judge_curves(log)), cls="charts"),
+                element(
+                    "div",
+                    Html(curves.judge_curves(log) + curves.diversity_curve(log)),
+                    cls="charts",
+                ),
                 sections.evaluations(log),
             ]
         ),

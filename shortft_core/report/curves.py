@@ -74,6 +74,20 @@ def judge_curves(log: RunLog) -> str:
     return "".join(charts)
 
 
+def diversity_curve(log: RunLog) -> str:
+    """How much the tuned panel's images differ from each other, beside the base model's."""
+    updates, _ = clocks(log)
+    measured = [(float(e.update), e.diversity) for e in log.evaluations if e.diversity]
+    if not measured:
+        return ""
+    base, last = measured[-1][1].base, measured[-1][0]
+    series = [
+        Series("held-out, base", [(0.0, base), (last, base)], _COLORS - 1, "dashed"),
+        Series("held-out, tuned", [(0.0, base), *((at, d.tuned) for at, d in measured)]),
+    ]
+    return draw(Chart("Diversity", updates.label, "diversity", series, updates.borders))
+
+
 def share_curve(log: RunLog) -> str:
     """Which reward term drives the tuning."""
     return _by_key(log, "Share of each reward term", "share of sum", lambda s: s.shares, floor=0.0)

@@ -66,10 +66,12 @@ def judges(log: RunLog) -> Html:
         return element("p", "No evaluation was made.", cls="empty")
     found = log.changes(shown.update)
     rows = [_judge_row(judge, shown, found.get(judge)) for judge in shown.base]
+    rows += _diversity_rows(shown)
     explained = note(
         f"Update {shown.update}, {shown.images} held-out images, raw units; {TARGET} is the",
         " weighted sum that was maximized. The interval is Student's, of the mean paired",
-        " difference, with prompts as independent units.",
+        " difference, with prompts as independent units. Diversity is how much the images differ",
+        " from each other: their standard deviation, averaged over pixels.",
     )
     head = ("judge", "base", "tuned", "change", "95 % interval", "images improved")
     return join([explained, table(head, rows)])
@@ -228,6 +230,13 @@ def _judge_row(judge: str, shown: EvaluationDone, change: Change | None) -> tupl
         f"{raw(interval[0])} to {raw(interval[1])}" if interval else "",
         f"{change.improved} of {change.pairs}" if change else "",
     )
+
+
+def _diversity_rows(shown: EvaluationDone) -> list[tuple[object, ...]]:
+    if (found := shown.diversity) is None:
+        return []
+    change = signed(found.tuned - found.base)
+    return [("diversity", raw(found.base), raw(found.tuned), change, "", "")]
 
 
 def _cost(steps: Sequence[StepMetrics], seen: dict[int, int]) -> Cost:

@@ -66,6 +66,8 @@ def test_an_untrained_adapter_equals_the_base(load_tiny: LoadTiny, tmp_path: Pat
     verdict = evaluator(load_tiny, tmp_path, events).evaluate(0, best=None)
     (done,) = (e for e in events if isinstance(e, EvaluationDone))
     assert done.base == done.tuned
+    assert done.diversity is not None
+    assert done.diversity.base == done.diversity.tuned > 0
     assert set(done.base) == {TARGET, "red", "green"}
     assert done.base[TARGET].mean == pytest.approx(2 * done.base["red"].mean)
     assert verdict.target == pytest.approx(done.base[TARGET].mean)

@@ -13,6 +13,7 @@ from shortft_core.events import (
     AlertRaised,
     CheckpointSaved,
     DistilMetrics,
+    Diversity,
     EvaluationDone,
     Event,
     LogLine,
@@ -55,6 +56,7 @@ EVENTS: tuple[Event, ...] = (
         base={"oracle": Score(mean=0.5, std=0.25)},
         tuned={"oracle": Score(mean=0.75, std=0.125)},
         is_best=True,
+        diversity=Diversity(base=0.25, tuned=0.125),
     ),
     CheckpointSaved(update=30, key="checkpoints/30", sha256="f" * 64, size_bytes=10),
     SamplesReady(

@@ -19,6 +19,7 @@ from shortft_core.cli.progress import LINES, LiveProgress
 from shortft_core.errors import DivergedError, UserError
 from shortft_core.events import (
     AlertRaised,
+    Diversity,
     EvaluationDone,
     Event,
     LogLine,
@@ -100,6 +101,7 @@ def test_evaluations_are_tables_and_alerts_one_line() -> None:
             base={"oracle": Score(mean=0.5, std=0.1)},
             tuned={"oracle": Score(mean=0.25, std=0.1)},
             is_best=True,
+            diversity=Diversity(base=0.5, tuned=0.375),
         ),
         AlertRaised(
             kind="reward_divergence",
@@ -115,6 +117,7 @@ def test_evaluations_are_tables_and_alerts_one_line() -> None:
     text = shown(events, terminal=False)
     assert "update 7, 2 held-out images (best)" in text
     assert "-0.2500" in text
+    assert "-0.1250" in text
     alert = next(line for line in text.splitlines() if line.startswith("alert"))
     assert alert == (
         "alert update 7, reward_divergence: The held-out [judges] fell, and this sentence is"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from shortft_core.artifacts import LocalStore
 from shortft_core.events import (
+    Diversity,
     EvaluationDone,
     Event,
     Picture,
@@ -76,6 +77,7 @@ def evaluation(update: int, base: float, tuned: float, *, is_best: bool) -> Eval
         base={"target": Score(mean=base, std=0.1), "oracle": Score(mean=0.5, std=0.1)},
         tuned={"target": Score(mean=tuned, std=0.1), "oracle": Score(mean=0.25, std=0.1)},
         is_best=is_best,
+        diversity=Diversity(base=0.4, tuned=0.4 - update / 100),
     )
 
 

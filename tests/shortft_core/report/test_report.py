@@ -81,6 +81,12 @@ def test_the_headline_tells_what_came_of_the_run(whole_run: Path) -> None:
     assert "Best at update 2: held-out target 0.5000 → 0.7500 ( +0.2500 ± 1.5883, 2 images)" in flat
 
 
+def test_what_the_panel_lost_in_diversity_is_told_beside_its_judges(whole_run: Path) -> None:
+    flat = re.sub(r"\s+", " ", Page(write_report(whole_run)).text)
+    assert "diversity 0.4000 0.3800 −0.0200" in flat
+    assert "held-out, tuned: from 0.4 to 0.36, lowest 0.36, highest 0.4." in flat
+
+
 def test_every_picture_is_there_once_base_best_and_last(whole_run: Path) -> None:
     page = Page(write_report(whole_run))
     colors = [picture.getpixel((0, 0)) for picture in page.pictures()]
@@ -166,6 +172,7 @@ def test_a_run_that_never_began_has_a_report(write: Write) -> None:
 def test_events_of_earlier_versions_are_reported(whole_run: Path) -> None:
     path = whole_run / "events.jsonl"
     younger = {"stage", "stages", "shares", "peak_memory_bytes", "wall_seconds", "statistics"}
+    younger |= {"diversity"}
     old = []
     for line in path.read_text().splitlines():
         envelope = json.loads(line)
