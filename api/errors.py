@@ -29,10 +29,12 @@ from shortft_core.errors import (
 )
 from store.errors import (
     BusyError,
+    InUseError,
     InvalidStateError,
     KeyInFlightError,
     KeyReusedError,
     LostCommitError,
+    NameTakenError,
     NotFoundError,
     QuotaExceededError,
 )
@@ -42,6 +44,8 @@ _RETRY_SECONDS: Final = {"unavailable": 2, "idempotency_key_in_flight": 1, "quot
 _CODES: Final[Mapping[type[ShortFTError], str]] = {
     NotFoundError: "not_found",
     InvalidStateError: "invalid_state",
+    InUseError: "invalid_state",
+    NameTakenError: "name_taken",
     QuotaExceededError: "quota_exceeded",
     KeyReusedError: "idempotency_key_reused",
     KeyInFlightError: "idempotency_key_in_flight",
@@ -136,7 +140,7 @@ async def _on_ours(request: Request, error: Exception) -> Response:
     if code is None:
         return unexpected(request.scope, error)
     detail = _without_keys(error) if code == "gone" else str(error)
-    param = error.field if isinstance(error, UserError) else None
+    param = error.field if isinstance(error, UserError | NameTakenError) else None
     return problem(request.scope, code, detail, param=param, extra=_members(error))
 
 
@@ -149,6 +153,8 @@ def _without_keys(error: Exception) -> str:
 def _members(error: Exception) -> dict[str, Any]:
     if isinstance(error, InvalidStateError):
         return {"current_status": error.status, "allowed_actions": list(error.allowed)}
+    if isinstance(error, InUseError):
+        return {"current_status": "in_use", "allowed_actions": [], "job_id": error.job_id}
     if isinstance(error, QuotaExceededError):
         return {"limit": error.limit, "used": error.used}
     if isinstance(error, UnknownNameError):

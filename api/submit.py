@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from sqlalchemy.orm import Session
 
 from api.auth import Caller
 from api.mistakes import first_of_each_field, raised, refusal
@@ -55,6 +57,16 @@ def resolved(service: Service, caller: Caller, spec: AnyJob) -> AnyJob:
     return complete
 
 
+def hold_uploads(session: Session, caller: Caller, spec: AnyJob) -> None:
+    """Keeps the prompt sets of a job from being deleted before its row is there.
+
+    Raises ProblemError 422 for those that were deleted since they were looked at.
+    """
+    gone = list(_absent_uploads(session, caller, spec, prompt_sets.hold))
+    if gone:
+        raise refusal(gone)
+
+
 def check_files(service: Service, needed: Iterator[NeededWeights]) -> None:
     """Raises ProblemError 422 for weights that are absent while downloads are switched off."""
     missing = first_of_each_field(check_weights(needed, service.settings))
@@ -72,8 +84,9 @@ def _mistakes(service: Service, caller: Caller, spec: AnyJob) -> Iterator[UserEr
     for field, source in _sources(spec, ""):
         if source.path is not None:
             yield from _path(service, source.path, f"{field}.path")
-        if isinstance(source, PromptSource) and source.id is not None:
-            yield from _uploaded(service, caller, source.id, f"{field}.id")
+    if any(_uploads(spec)):
+        with service.database.read() as session:
+            yield from _absent_uploads(session, caller, spec, prompt_sets.get)
     yield from _names(spec)
 
 
@@ -151,12 +164,21 @@ def _with_whole_paths(service: Service, spec: AnyJob) -> AnyJob:
     return parse_job(content)
 
 
-def _uploaded(service: Service, caller: Caller, row_id: str, field: str) -> Iterator[UserError]:
-    try:
-        with service.database.read() as session:
-            prompt_sets.get(session, checked_id("prompt set", row_id), caller.project)
-    except NotFoundError as error:
-        yield UserError(field, str(error), "Upload it with `POST /prompt-sets`")
+def _absent_uploads(
+    session: Session, caller: Caller, spec: AnyJob, look: Callable[[Session, str, str], object]
+) -> Iterator[UserError]:
+    for field, row_id in _uploads(spec):
+        try:
+            look(session, checked_id("prompt set", row_id), caller.project)
+        except NotFoundError as error:
+            yield UserError(field, str(error), "Upload it with `POST /prompt-sets`")
+
+
+def _uploads(spec: AnyJob) -> Iterator[tuple[str, str]]:
+    """The uploaded sets that a specification names, by the paths of their fields."""
+    for field, source in _sources(spec, ""):
+        if isinstance(source, PromptSource) and source.id is not None:
+            yield f"{field}.id", source.id
 
 
 def _names(spec: AnyJob) -> Iterator[UserError]:

@@ -44,6 +44,32 @@ class InvalidStateError(StoreError):
         )
 
 
+class NameTakenError(StoreError):
+    """A name that is free once per project; carries the field that asked for it."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, name)
+        self.kind = kind
+        self.name = name
+        self.field = "name"
+
+    def __str__(self) -> str:
+        return f"name: there is a {self.kind} {self.name!r}. Choose another name."
+
+
+class InUseError(StoreError):
+    """A row that cannot be deleted while an unfinished job names it."""
+
+    def __init__(self, kind: str, row_id: str, job_id: str) -> None:
+        super().__init__(kind, row_id, job_id)
+        self.kind = kind
+        self.row_id = row_id
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} names the {self.kind} {self.row_id}, and is not finished"
+
+
 class LeaseLostError(StoreError):
     """The writer no longer holds the row: another one does, or the attempt is over.
 

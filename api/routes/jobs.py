@@ -20,7 +20,7 @@ from api.problems import ProblemError
 from api.schemas.common import AnyPage, JobId, ListOf, list_of
 from api.schemas.jobs import SPEC_EXAMPLE, JobChange, JobObject, Validation
 from api.service import AnyService, Service
-from api.submit import AnyJob, resolved
+from api.submit import AnyJob, hold_uploads, resolved
 from api.urls import AnyUrls, Urls
 from shortft_core.spec import AlignSpec, JobSpec
 from store import jobs
@@ -103,6 +103,7 @@ def create_job(spec: Specification, asked: Asked, priority: PriorityQuery = 0) -
     def work(session: Session) -> Job:
         if isinstance(complete, ProblemError):
             raise complete
+        hold_uploads(session, caller, complete)
         new = NewJob(
             spec=complete,
             id=job_id,

@@ -15,7 +15,6 @@ from api.auth import Caller, Reader, Writer
 from api.bodies import either
 from api.idempotent import Reply, once
 from api.openapi import refusals
-from api.problems import ProblemError
 from api.prompt_uploads import FIELDS, PromptUpload
 from api.schemas.common import MOST_INT, AnyPage, ListOf, list_of, names_row
 from api.schemas.prompt_sets import (
@@ -75,10 +74,7 @@ def _create(
     session: Session, caller: Caller, row_id: str, upload: PromptUpload
 ) -> CreatedPromptSet:
     found = upload.prompts
-    try:
-        row = prompt_sets.create(session, caller.project, upload.name, found, row_id=row_id)
-    except UserError as taken:
-        raise ProblemError("name_taken", str(taken), param=taken.field) from taken
+    row = prompt_sets.create(session, caller.project, upload.name, found, row_id=row_id)
     return CreatedPromptSet(
         **_uploaded(row).model_dump(),
         duplicates=len(found.duplicates),
@@ -136,16 +132,7 @@ def list_prompts(
 def delete_prompt_set(service: AnyService, caller: Writer, prompt_set_id: str) -> None:
     """Forgets an uploaded set that no unfinished job names."""
     row_id = _ROW_ID.validate_python(prompt_set_id)
-
-    def work(session: Session) -> None:
-        prompt_sets.remove(session, row_id, caller.project)
-        job_id = prompt_sets.unfinished_reader(session, row_id, caller.project)
-        if job_id is not None:
-            detail = f"job {job_id} names the prompt set {row_id}, and is not finished"
-            extra = {"current_status": "in_use", "allowed_actions": [], "job_id": job_id}
-            raise ProblemError("invalid_state", detail, extra=extra)
-
-    service.database.transact(work)
+    service.database.transact(lambda session: prompt_sets.remove(session, row_id, caller.project))
 
 
 def _read(service: Service, caller: Caller, prompt_set_id: str, look: Callable[..., _T]) -> _T:

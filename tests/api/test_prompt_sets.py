@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from store import prompt_sets
+from api import submit
 from store.api_keys import Scope
 from tests.api.conftest import SPEC, Api, problem
 
@@ -174,10 +174,31 @@ def test_a_set_is_kept_while_an_unfinished_job_names_it(api: Api, kind: str) -> 
         problem(api.client.delete(f"/prompt-sets/{row_id}"), 404, "not_found")
 
 
+def test_a_job_whose_set_goes_while_it_is_checked_is_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row_id = upload(api, "one.txt", b"a\n").json()["id"]
+
+    def checked_too_early(*asked: Any) -> Any:
+        complete = submit.resolved(*asked)
+        assert api.client.delete(f"/prompt-sets/{row_id}").status_code == 204
+        return complete
+
+    monkeypatch.setattr("api.routes.jobs.resolved", checked_too_early)
+    refused = problem(
+        api.client.post("/jobs", json=SPEC | {"prompts": {"id": row_id}}), 422, "invalid_value"
+    )
+    assert refused["param"] == "prompts.id"
+    assert row_id in refused["detail"]
+    assert api.client.get("/jobs").json()["data"] == []
+
+
 def test_a_set_that_is_gone_is_not_found_though_a_job_names_it(api: Api) -> None:
     row_id = upload(api, "one.txt", b"a\n").json()["id"]
-    api.submit(prompts={"id": row_id})
-    api.database.transact(lambda session: prompt_sets.remove(session, row_id, "default"))
+    job_id = api.submit(prompts={"id": row_id})["id"]
+    api.client.post(f"/jobs/{job_id}/cancel")
+    assert api.client.delete(f"/prompt-sets/{row_id}").status_code == 204
+    assert api.client.post(f"/jobs/{job_id}/rerun").status_code == 202
     problem(api.client.delete(f"/prompt-sets/{row_id}"), 404, "not_found")
 
 
