@@ -31,11 +31,13 @@ IfRange = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a client says of the bytes it has."""
+    """What a client says of the bytes it has, and how much of them it wants."""
 
     range_: str | None = None
     if_none_match: str | None = None
     if_range: str | None = None
+    only_headers: bool = False
+    """Whether it asks with HEAD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,10 @@ def content(
     headers["Content-Length"] = str(part.stop - part.start)
     if not whole:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stored.size_bytes}"
-    return StreamingResponse(
-        _chunks(objects, stored.key, part),
-        status_code=200 if whole else 206,
-        headers=headers,
-        media_type=media_type,
-    )
+    status = 200 if whole else 206
+    if conditions.only_headers:
+        return Response(None, status, headers, media_type)
+    return StreamingResponse(_chunks(objects, stored.key, part), status, headers, media_type)
 
 
 def _chunks(objects: ObjectStore, key: str, part: _Part) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.auth import Generator
 from api.conditional import IfNoneMatch, is_known
@@ -19,6 +19,7 @@ router = APIRouter(tags=["generations"])
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 
 
+@router.head("/images/{image_id}", include_in_schema=False)
 @router.get(
     "/images/{image_id}",
     response_class=Response,
@@ -29,6 +30,7 @@ _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
     },
 )
 def retrieve_image(
+    request: Request,
     service: AnyService,
     caller: Generator,
     image_id: ImageId,
@@ -43,6 +45,9 @@ def retrieve_image(
     headers = _headers(image, download=download)
     if is_known(headers["ETag"], if_none_match):
         return Response(None, 304, headers)
+    if request.method == "HEAD":
+        length = {"Content-Length": str(image.size_bytes)}
+        return Response(None, 200, {**headers, **length}, image.media_type)
     data = service.objects.read(image.object_key, sha256=image.sha256)
     return Response(data, 200, headers, image.media_type)
 

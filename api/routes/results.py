@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -44,17 +44,21 @@ _BYTES: Final[dict[int | str, dict[str, Any]]] = {
 }
 _REPORT: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/html": {}}, "description": "One page that loads nothing"},
+    206: {"content": {"text/html": {}}, "description": "The asked range"},
     304: {"description": "As the client has it"},
-    **refusals(409, 410),
+    **refusals(409, 410, 416),
 }
 _REPORT_POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 
 async def conditions(
-    range_: RangeHeader = None, if_none_match: IfNoneMatch = None, if_range: IfRange = None
+    request: Request,
+    range_: RangeHeader = None,
+    if_none_match: IfNoneMatch = None,
+    if_range: IfRange = None,
 ) -> Conditions:
     """What the client says of the bytes it has."""
-    return Conditions(range_, if_none_match, if_range)
+    return Conditions(range_, if_none_match, if_range, only_headers=request.method == "HEAD")
 
 
 AnyConditions = Annotated[Conditions, Depends(conditions)]
@@ -122,6 +126,7 @@ def _sample(row: Sample, urls: Urls) -> SampleObject:
     )
 
 
+@router.head("/jobs/{job_id}/samples/{sample_id}/content", include_in_schema=False)
 @router.get("/jobs/{job_id}/samples/{sample_id}/content", responses=_BYTES, response_class=Response)
 def read_job_sample(
     job_id: JobId,
@@ -177,6 +182,7 @@ def list_job_artifacts(
         return ArtifactList(data=[artifact_ref(row, urls) for row in job.artifacts])
 
 
+@router.head("/jobs/{job_id}/artifacts/{artifact_id}/content", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}/artifacts/{artifact_id}/content", responses=_BYTES, response_class=Response
 )
@@ -200,9 +206,10 @@ def read_job_artifact(
     )
 
 
+@router.head("/jobs/{job_id}/report", include_in_schema=False)
 @router.get("/jobs/{job_id}/report", responses=_REPORT, response_class=Response)
 def read_job_report(
-    job_id: JobId, service: AnyService, caller: Reader, if_none_match: IfNoneMatch = None
+    job_id: JobId, service: AnyService, caller: Reader, asked: AnyConditions
 ) -> Response:
     """The report of a finished job: one HTML page that loads nothing."""
     with service.database.read() as session:
@@ -215,7 +222,7 @@ def read_job_report(
         StoredObject(row.object_key, row.sha256, row.size_bytes),
         media_type="text/html",
         filename=row.filename,
-        conditions=Conditions(if_none_match=if_none_match),
+        conditions=asked,
         inline=True,
     )
     answer.headers["Content-Security-Policy"] = _REPORT_POLICY

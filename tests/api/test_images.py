@@ -32,6 +32,15 @@ def test_bytes_with_what_caches_need(api: Api) -> None:
     assert api.client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
 
 
+def test_headers_are_told_without_the_picture(api: Api) -> None:
+    url = finished(api)
+    whole, head = api.client.get(url), api.client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "etag", "cache-control"):
+        assert head.headers[name] == whole.headers[name], name
+    assert api.client.head(url, headers={"If-None-Match": head.headers["etag"]}).status_code == 304
+
+
 def test_bytes_that_were_deleted_or_changed_are_gone(api: Api) -> None:
     url = finished(api)
     (key,) = [key for key in api.service.objects.list("generations/") if key.endswith(".png")]

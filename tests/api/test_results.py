@@ -79,6 +79,20 @@ def test_a_file_is_downloaded_in_ranges(api: Api, url: str) -> None:
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_a_client_may_look_before_it_downloads(api: Api, url: str) -> None:
+    whole, head = api.client.get(url), api.client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "content-type", "etag", "accept-ranges", "content-disposition"):
+        assert head.headers[name] == whole.headers[name], name
+    part = api.client.head(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.headers["content-length"]) == (206, "10")
+    known = {"If-None-Match": head.headers["etag"]}
+    assert api.client.head(url, headers=known).status_code == 304
+    api.service.objects.delete("jobs/x/artifacts/t1/weights")
+    assert api.client.head(url).status_code == 410
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 def test_what_a_client_has_is_not_sent_again(api: Api, url: str) -> None:
     tag = api.client.get(url).headers["etag"]
     for given in (tag, f'"x", W/{tag}', "*"):
@@ -113,6 +127,9 @@ def test_the_report_is_a_page_that_loads_nothing(api: Api) -> None:
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert answer.headers["content-disposition"].startswith("inline")
+    head = api.client.head(f"/jobs/{job_id}/report")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == answer.headers["content-length"]
     unfinished = api.submit()["id"]
     body = problem(api.client.get(f"/jobs/{unfinished}/report"), 409, "no_report")
     assert body["current_status"] == "queued"
