@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from store import generations, leases
+from store import generation_leases, leases
 from store.attempts import Limits
 from store.broker import Queue
 from store.doorbell import Bell
@@ -76,7 +76,7 @@ class Sweeper:
     def sweep_once(self) -> Swept:
         """Ends expired attempts, and wakes whoever has something to do."""
         jobs = self._database.transact(lambda session: leases.sweep(session, self._limits))
-        ended = self._database.transact(generations.sweep)
+        ended = self._database.transact(generation_leases.sweep)
         rung = self._database.transact(self._unwoken) | self._chores()
         with self._database.read() as session:
             due = _due(session)
@@ -90,7 +90,7 @@ class Sweeper:
         seconds = self._settings.wake_again_seconds
         found = {
             Queue.TRAIN: bool(leases.unwoken(session, every_seconds=seconds)),
-            Queue.GENERATE: generations.unwoken(session, every_seconds=seconds),
+            Queue.GENERATE: generation_leases.unwoken(session, every_seconds=seconds),
         }
         return frozenset(queue for queue, waits in found.items() if waits)
 
@@ -111,5 +111,5 @@ class Sweeper:
 
 
 def _due(session: Session) -> frozenset[Queue]:
-    found = {Queue.TRAIN: leases.is_due(session), Queue.GENERATE: generations.is_due(session)}
+    found = {Queue.TRAIN: leases.is_due(session), Queue.GENERATE: generation_leases.is_due(session)}
     return frozenset(queue for queue, waits in found.items() if waits)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from shortft_core.spec.generation import GenerationSpec
-from store import generations
+from store import generation_leases, generations
 from store.api_keys import Scope
-from store.generations import ClaimedGeneration
+from store.generation_leases import ClaimedGeneration
 from store.leases import Report
 from store.models import Generation
 from store.states import GenerationStatus
@@ -39,7 +39,7 @@ def made(api: Api, body: dict[str, Any]) -> GenerationSpec:
 
 def claim(api: Api) -> ClaimedGeneration:
     """The next request in the hands of a worker, which has to be there."""
-    (claimed,) = api.taken(lambda session: generations.claim_batch(session, "wrk_g", most=1))
+    (claimed,) = api.taken(lambda session: generation_leases.claim_batch(session, "wrk_g", most=1))
     return claimed
 
 
@@ -47,7 +47,7 @@ def soon(api: Api, take: Callable[[], object]) -> threading.Thread:
     """A worker that takes the first request that comes."""
 
     def work() -> None:
-        wait_until(lambda: api.database.transact(generations.is_due), 20)
+        wait_until(lambda: api.database.transact(generation_leases.is_due), 20)
         take()
 
     thread = threading.Thread(target=work)
@@ -316,7 +316,7 @@ def test_a_picture_that_failed_is_a_problem(api: Api) -> None:
     def fail() -> None:
         lease = claim(api).lease
         report = Report(error_code="out_of_memory", error_message="the picture is too large")
-        api.database.transact(lambda session: generations.fail(session, lease, report))
+        api.database.transact(lambda session: generation_leases.fail(session, lease, report))
 
     worker = soon(api, fail)
     answer = api.client.post("/generate", json=PROMPT, headers={"Accept": "image/png"})

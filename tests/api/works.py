@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from shortft_core.adapter_card import CARD_FILE, AdapterCard
 from shortft_core.spec import Source
-from store import generations, object_keys, results
-from store.generations import NewImage
+from store import generation_leases, object_keys, results
+from store.generation_leases import NewImage
 from store.models import Adapter, Generation
 from store.objects import StoredObject
 from store.results import NewAdapter
@@ -65,7 +65,7 @@ def serve(
     base: bool = False,
 ) -> Generation:
     """Does the next generation as a worker would: these pictures for its prompts and seeds."""
-    (claimed,) = api.taken(lambda session: generations.claim_batch(session, "wrk_g", most=1))
+    (claimed,) = api.taken(lambda session: generation_leases.claim_batch(session, "wrk_g", most=1))
     request = claimed.generation.request
     prefix = object_keys.generation_prefix(claimed.generation.id, claimed.lease.token)
     images = []
@@ -86,5 +86,5 @@ def serve(
                 )
             )
     return api.database.transact(
-        lambda session: generations.succeed(session, claimed.lease, images, outcome)
+        lambda session: generation_leases.succeed(session, claimed.lease, images, outcome)
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import URL, delete, update
 
 from shortft_core.events import LogLine, RunStarted
-from store import events, generations, jobs, leases, results
+from store import events, generation_leases, generations, jobs, leases, results
 from store.attempts import Ending, Limits
 from store.engine import Database, open_database
 from store.errors import InvalidStateError, LeaseLostError
@@ -202,7 +202,7 @@ def test_no_generation_is_claimed_twice(bench: Bench, url: URL) -> None:
     claimed: list[str] = []
 
     def drain(database: Database, name: str) -> None:
-        while batch := database.transact(lambda s: generations.claim_batch(s, name, most=4)):
+        while batch := database.transact(lambda s: generation_leases.claim_batch(s, name, most=4)):
             assert len({row.generation.batch_key for row in batch}) == 1
             claimed.extend(row.generation.id for row in batch)
 

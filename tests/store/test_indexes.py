@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, insert, text
 from sqlalchemy.orm import Session
 
-from store import generations, jobs, leases, measurements, results
+from store import generation_leases, generations, jobs, leases, measurements, results
 from store.generations import NewGeneration
 from store.ids import new_id
 from store.jobs import JobFilter
@@ -76,8 +76,8 @@ def test_generations(bench: Bench) -> None:
     row = bench.database.transact(lambda session: generations.create(session, new))
     _fill(bench, Generation, row)
     wanted: list[tuple[str, Steps]] = [
-        ("ix_generations_queue", lambda s: generations.claim_batch(s, "wrk_a", most=4)),
-        ("ix_generations_leases", generations.sweep),
+        ("ix_generations_queue", lambda s: generation_leases.claim_batch(s, "wrk_a", most=4)),
+        ("ix_generations_leases", generation_leases.sweep),
     ]
     for index, steps in wanted:
         plans = "\n".join(_plans(bench, steps))

@@ -9,9 +9,19 @@ import pytest
 from sqlalchemy import update
 
 from shortft_core.events import CheckpointSaved, Picture, SamplePair, SamplesReady
-from store import generations, idempotency, jobs, leases, object_keys, results, rubbish
+from store import (
+    generation_leases,
+    generations,
+    idempotency,
+    jobs,
+    leases,
+    object_keys,
+    results,
+    rubbish,
+)
 from store.errors import NotFoundError
-from store.generations import NewGeneration, NewImage
+from store.generation_leases import NewImage
+from store.generations import NewGeneration
 from store.idempotency import KeyedRequest
 from store.models import Generation, IdempotencyKey, Job
 from store.objects import FolderStore, StoredObject
@@ -154,10 +164,10 @@ def test_pictures_of_generations(bench: Bench, objects: FolderStore) -> None:
     _put(objects, object_keys.generation_prefix("gen_gone", 1) + "0.png")
     assert rubbish.collect(bench.database, objects).objects == 1
     (claimed,) = bench.database.transact(
-        lambda session: generations.claim_batch(session, "wrk_a", most=1)
+        lambda session: generation_leases.claim_batch(session, "wrk_a", most=1)
     )
     image = NewImage(stored=scored, prompt="", seed=None, width=1, height=1)
-    bench.database.transact(lambda session: generations.succeed(session, claimed.lease, [image]))
+    bench.database.transact(lambda s: generation_leases.succeed(s, claimed.lease, [image]))
     assert rubbish.collect(bench.database, objects).objects == 1
     assert objects.list() == (uploads + "0.png", early + "0.png")
     with bench.database.read() as session:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import URL
 
-from store import generations
+from store import generation_leases, generations
 from store.broker import Queue
 from store.engine import Database, open_database
 from store.generations import NewGeneration
@@ -71,7 +71,7 @@ def test_what_nobody_came_for_is_told_again(bench: Bench, bell: Recorder) -> Non
 def test_expired_attempts_are_ended_and_wait_as_set(bench: Bench, bell: Recorder) -> None:
     job, made = bench.create(), _generate(bench)
     bench.claim()
-    bench.database.transact(lambda session: generations.claim_batch(session, "wrk_a", most=1))
+    bench.database.transact(lambda session: generation_leases.claim_batch(session, "wrk_a", most=1))
     bench.expire(Job, job.id)
     bench.expire(Generation, made.id)
     swept = Sweeper(bench.database, bell, SETTINGS).sweep_once()

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from shortft_core.errors import ArtifactError
 from shortft_core.spec.generation import AnyGeneration, GenerationSpec, ScoreSpec
-from store import generations
+from store import generation_leases
 from store.attempts import Ending
 from store.errors import LeaseLostError
-from store.generations import ClaimedGeneration, NewImage
+from store.generation_leases import ClaimedGeneration, NewImage
 from store.leases import Report
 from store.object_keys import generation_prefix
 from store.objects import StoredObject
@@ -141,7 +141,8 @@ class BatchAttempt:
             "timings": answer.seconds,
         }
         self._end(
-            row_id, lambda session, lease: generations.succeed(session, lease, images, outcome)
+            row_id,
+            lambda s, lease: generation_leases.succeed(s, lease, images, outcome),
         )
 
     def _publish(self, row_id: str, picture: Picture) -> NewImage:
@@ -176,10 +177,10 @@ class BatchAttempt:
 
     def _fail(self, row_id: str, code: str, message: str) -> None:
         said = Report(error_code=code, error_message=message)
-        self._end(row_id, lambda session, lease: generations.fail(session, lease, said))
+        self._end(row_id, lambda session, lease: generation_leases.fail(session, lease, said))
 
     def _release(self, row_id: str, ending: Ending, said: Report) -> None:
-        self._end(row_id, lambda session, lease: generations.release(session, lease, ending, said))
+        self._end(row_id, lambda s, lease: generation_leases.release(s, lease, ending, said))
 
     def _release_rest(self, ending: Ending, said: Report | None = None) -> None:
         told = said or Report(exit_cause="the worker broke it off")

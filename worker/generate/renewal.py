@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from store import generations
+from store import generation_leases
 from store.engine import Database
 from store.settings import StoreSettings
 from store.transitions import Lease
@@ -51,7 +51,7 @@ class Renewal:
         leases, seconds = self._leases, self._settings.lease_seconds
         try:
             self.held = self._database.transact(
-                lambda session: generations.renew(session, leases, lease_seconds=seconds)
+                lambda session: generation_leases.renew(session, leases, lease_seconds=seconds)
             )
         except OUTAGES as error:
             _LOG.warning("%d leases were not renewed: %s", len(leases), error)

@@ -6,8 +6,8 @@ import logging
 import time
 from typing import Final
 
-from store import generations
-from store.generations import ClaimedGeneration
+from store import generation_leases
+from store.generation_leases import ClaimedGeneration
 from worker.devices import visible_gpus
 from worker.folders import WorkerFolder
 from worker.generate.adapter_cache import AdapterCache
@@ -73,7 +73,7 @@ class GenerateStation:
     def _claim(self) -> tuple[ClaimedGeneration, ...]:
         context = self._context
         return context.database.transact(
-            lambda session: generations.claim_batch(
+            lambda session: generation_leases.claim_batch(
                 session,
                 context.worker_id,
                 most=MOST_REQUESTS,
