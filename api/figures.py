@@ -87,13 +87,11 @@ def _of_running_jobs(session: Session, project: str | None) -> Iterator[Metric]:
 
 
 def _of_generations(session: Session) -> Iterator[Metric]:
-    counts = generations.count_by_status(session)
     total = CounterMetricFamily(
         "shortft_generations", "Requests for images or scores that ended.", labels=["status"]
     )
-    for status in GenerationStatus:
-        if status not in {GenerationStatus.QUEUED, GenerationStatus.RUNNING}:
-            total.add_metric([status], counts[status])
+    for status, count in sorted(statistics.finished_generations(session).items()):
+        total.add_metric([status], count)
     yield total
     worked = statistics.generation_durations(session, _SHORT)
     yield _histogram("generation_seconds", "From first start to end.", worked, _SHORT)

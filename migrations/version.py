@@ -8,7 +8,7 @@ from sqlalchemy import Engine, inspect, text
 
 from shortft_core.errors import UserError
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest revision; a test holds it against the scripts."""
 
 

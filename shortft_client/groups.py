@@ -37,6 +37,7 @@ class GenerationEndpoints:
     retrieve = Endpoint(pictures.retrieve)
     list = ListEndpoint(pictures.every)
     cancel = Endpoint(pictures.cancel)
+    delete = Endpoint(pictures.remove)
 
 
 class ImageEndpoints:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Float, extract, func, select, type_coerce
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 _SECONDS_PER_DAY: Final = 86_400.0
-_Time = InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None]
 
 
 def database_now(session: Session) -> datetime:
@@ -23,7 +22,9 @@ def database_now(session: Session) -> datetime:
     return now.astimezone(UTC)
 
 
-def seconds_between(session: Session, begin: _Time, end: _Time) -> ColumnElement[float]:
+def seconds_between(
+    session: Session, begin: ColumnElement[Any], end: ColumnElement[Any]
+) -> ColumnElement[float]:
     """Of each row; null where a time is, and to about 0.1 ms on SQLite."""
     if session.get_bind().dialect.name == "sqlite":
         return (func.julianday(end) - func.julianday(begin)) * _SECONDS_PER_DAY

@@ -1,4 +1,4 @@
-"""Requests for images as users see them: create, read, list, cancel.
+"""Requests for images as users see them: create, read, list, cancel, delete.
 
 There is no checkpoint and nothing to resume, so a generation is cancelled at once and its events
 are its own columns.
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from store import jobs
+from store import forgotten, jobs
 from store.clock import database_now
 from store.errors import InvalidStateError, NotFoundError
 from store.ids import new_id
@@ -125,6 +125,38 @@ def cancel(session: Session, generation_id: str, project: str) -> Generation:
         found = get(session, generation_id, project)
         raise InvalidStateError("generation", found.id, found.status, "cancel", ())
     return get(session, generation_id, project)
+
+
+def remove(session: Session, generation_id: str, project: str) -> None:
+    """Forgets a finished generation; its pictures are deleted after the commit.
+
+    Raises InvalidStateError and NotFoundError.
+    """
+    mine = [Generation.id == generation_id, Generation.project == project]
+    if not _forget(session, mine):
+        found = get(session, generation_id, project)
+        raise InvalidStateError("generation", found.id, found.status, "delete", ("cancel",))
+
+
+def remove_finished_before(session: Session, before: datetime, *, limit: int = 500) -> int:
+    """Forgets generations that finished long ago; how many, of which there may be more."""
+    return _forget(session, [Generation.finished_at < before], limit=limit)
+
+
+def _forget(
+    session: Session, conditions: Sequence[ColumnElement[bool]], *, limit: int | None = None
+) -> int:
+    finished = (
+        select(Generation.id)
+        .where(Generation.finished_at.is_not(None), *conditions)
+        .order_by(Generation.id)
+        .limit(limit)
+        .with_for_update(skip_locked=limit is not None)
+    )
+    ids = session.scalars(finished).all()
+    forgotten.remember(session, Generation, ids)
+    session.execute(delete(Generation).where(Generation.id.in_(ids)))
+    return len(ids)
 
 
 def _next_turn(session: Session, caller: str, priority: int, now: datetime) -> int:

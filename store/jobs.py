@@ -27,6 +27,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from shortft_core.errors import UserError
 from shortft_core.spec import AlignSpec, DistilSpec
+from store import forgotten
 from store.clock import database_now
 from store.errors import InvalidStateError, NotFoundError, QuotaExceededError
 from store.ids import new_id
@@ -261,6 +262,7 @@ def remove(session: Session, job_id: str) -> None:
     if _is_needed(session, job):
         others = tuple(verb for verb in allowed(job.status) if verb is not Verb.DELETE)
         raise InvalidStateError("job", job.id, job.status, Verb.DELETE, others)
+    forgotten.remember(session, Job, [job.id])
     session.execute(delete(Job).where(Job.id == job.id))
 
 

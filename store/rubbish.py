@@ -17,7 +17,7 @@ from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session
 
 from shortft_core.errors import ArtifactError
-from store import idempotency, object_keys, workers
+from store import generations, idempotency, object_keys, workers
 from store.engine import Database
 from store.models import Adapter, Artifact, Checkpoint, Generation, Image, Job, Sample
 from store.objects import ObjectStore
@@ -30,6 +30,7 @@ AGE: Final = timedelta(hours=24)
 class Collected:
     """How much is gone."""
 
+    generations: int
     objects: int
     idempotency_keys: int
     workers: int
@@ -59,13 +60,16 @@ def collect(
     objects: ObjectStore,
     *,
     older_than: timedelta = AGE,
+    keep_generations: timedelta | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Collected:
     """Deletes all rubbish that is old enough; may run anywhere, any number of times at once.
 
+    Generations are forgotten so long after their end, with their pictures; None keeps them.
     `should_stop` is asked before the objects of each row; the next round does the rest.
     """
     before = datetime.now(tz=UTC) - older_than
+    generations_gone = _forget_generations(database, keep_generations, should_stop)
     kinds = (
         (object_keys.JOBS, _job),
         (object_keys.GENERATIONS, _generation),
@@ -77,16 +81,31 @@ def collect(
         # Listed before rows are read: what is published in between is named by then.
         for row_id, keys in _by_owner(prefix, objects.list(prefix)):
             if should_stop():
-                return Collected(objects=deleted, idempotency_keys=0, workers=0)
+                return Collected(generations_gone, deleted, idempotency_keys=0, workers=0)
             with database.read() as session:
                 owner = owner_of(session, row_id)
             unneeded = [key for key in keys if not owner.needs(key)]
             deleted += sum(_delete(objects, key, before) for key in unneeded)
     return Collected(
+        generations=generations_gone,
         objects=deleted,
         idempotency_keys=database.transact(idempotency.purge),
         workers=database.transact(workers.forget_silent),
     )
+
+
+def _forget_generations(
+    database: Database, keep: timedelta | None, should_stop: Callable[[], bool]
+) -> int:
+    if keep is None:
+        return 0
+    before, gone = datetime.now(tz=UTC) - keep, 0
+    while not should_stop():
+        found = database.transact(lambda s: generations.remove_finished_before(s, before))
+        if not found:
+            break
+        gone += found
+    return gone
 
 
 def _by_owner(prefix: str, keys: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -1,4 +1,4 @@
-"""What a monitor asks of all rows together."""
+"""What a monitor asks of all rows together; finished ones count for ever, deleted or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.orm import Session
 
 from store.clock import seconds_between
+from store.forgotten import ever_finished
 from store.models import Generation, Job
-from store.states import TERMINAL, GenerationStatus, JobStatus
+from store.states import OPEN_GENERATION, GenerationStatus, JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,20 @@ class Histogram:
 
 def finished_jobs(session: Session) -> Mapping[tuple[JobStatus, str | None], int]:
     """Number of finished jobs by status and error code."""
+    ended = ever_finished(Job).c
     rows = session.execute(
-        select(Job.status, Job.error_code, func.count())
-        .where(Job.status.in_(TERMINAL))
-        .group_by(Job.status, Job.error_code)
+        select(ended.status, ended.error_code, func.count()).group_by(
+            ended.status, ended.error_code
+        )
     )
     return {(status, code): count for status, code, count in rows}
+
+
+def finished_generations(session: Session) -> Mapping[GenerationStatus, int]:
+    """Number of finished generations by status, with 0 where there are none."""
+    ended = ever_finished(Generation).c
+    rows = session.execute(select(ended.status, func.count()).group_by(ended.status))
+    return dict.fromkeys(set(GenerationStatus) - OPEN_GENERATION, 0) | dict(rows.all())
 
 
 def running_metrics(
@@ -51,24 +60,25 @@ def running_metrics(
 
 def job_durations(session: Session, borders: Sequence[float]) -> Histogram:
     """Finished jobs, from their first start to their end."""
-    done = Job.status.in_(TERMINAL)
+    ended = ever_finished(Job).c
     return _histogram(
-        session, seconds_between(session, Job.started_at, Job.finished_at), done, borders
+        session, seconds_between(session, ended.started_at, ended.finished_at), true(), borders
     )
 
 
 def job_waits(session: Session, borders: Sequence[float]) -> Histogram:
     """Finished jobs, from their creation to their first start."""
-    done = Job.status.in_(TERMINAL)
+    ended = ever_finished(Job).c
     return _histogram(
-        session, seconds_between(session, Job.created_at, Job.started_at), done, borders
+        session, seconds_between(session, ended.created_at, ended.started_at), true(), borders
     )
 
 
 def generation_durations(session: Session, borders: Sequence[float]) -> Histogram:
     """Generations that succeeded, from their first start to their end."""
-    took = seconds_between(session, Generation.started_at, Generation.finished_at)
-    done = Generation.status == GenerationStatus.SUCCEEDED
+    ended = ever_finished(Generation).c
+    took = seconds_between(session, ended.started_at, ended.finished_at)
+    done = ended.status == GenerationStatus.SUCCEEDED
     return _histogram(session, took, done, borders)
 
 

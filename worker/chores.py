@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from datetime import timedelta
 from typing import Final
 
 from store import rubbish
@@ -33,11 +34,13 @@ class ChoreStation:
         """One round, unless one was made just now or is under way."""
         if not self._working.acquire(blocking=False):
             return
+        days = self._context.settings.keep_generations_days
         try:
             if not self._context.stopping.is_set() and self._is_rested():
                 gone = rubbish.collect(
                     self._context.database,
                     self._context.objects,
+                    keep_generations=None if days is None else timedelta(days=days),
                     should_stop=self._context.stopping.is_set,
                 )
                 self._done_at = time.monotonic()

@@ -142,6 +142,15 @@ def cancel_generation(
     return service.database.transact(transaction).response()
 
 
+@router.delete("/generations/{generation_id}", status_code=204, responses=refusals(404, 409))
+def delete_generation(service: AnyService, caller: Generator, generation_id: GenerationId) -> None:
+    """Forgets a finished generation, with its pictures."""
+    # They are rubbish from now on, which the chores collect once it has lain for a day.
+    service.database.transact(
+        lambda session: generations.remove(session, generation_id, caller.project)
+    )
+
+
 def _submit(
     order: Order, asked: GenerationRequest, output_format: OutputFormat, keyed: Keyed | None
 ) -> tuple[Reply, tuple[str, ...]]:

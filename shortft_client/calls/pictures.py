@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from shortft_client.answers import Generation
-from shortft_client.call import Call, Pages, get, get_bytes, given, new_key, path, post, reader
+from shortft_client.call import (
+    Call,
+    Pages,
+    delete,
+    get,
+    get_bytes,
+    given,
+    new_key,
+    path,
+    post,
+    reader,
+)
 
 MOST_HELD_SECONDS = 60
 """How long the service holds a request at most; a longer wait polls."""
@@ -104,6 +115,11 @@ def every(**query: str | int) -> Pages[Generation]:
 def cancel(generation_id: str) -> Call[Generation]:
     """Ends a generation that is not finished."""
     return post(path("generations", generation_id, "cancel"), Generation)
+
+
+def remove(generation_id: str) -> Call[None]:
+    """Forgets a finished generation, with its pictures."""
+    return delete(path("generations", generation_id))
 
 
 def image(image_id: str) -> Call[bytes]:

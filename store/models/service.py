@@ -51,6 +51,24 @@ class IdempotencyKey(Base):
     __table_args__ = (Index(None, "expires_at"),)
 
 
+class Forgotten(Base):
+    """What is still counted of a finished job or generation that was deleted."""
+
+    __tablename__ = "forgotten"
+
+    id: Mapped[RowId] = mapped_column(primary_key=True)
+    """The id that it had."""
+    kind: Mapped[str] = mapped_column(String(16))
+    """`job` or `generation`."""
+    status: Mapped[str] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("kind IN ('job', 'generation')", name="kind"),)
+
+
 class ApiKey(Base):
     """A key that a client shows; the key itself is nowhere in the database."""
 

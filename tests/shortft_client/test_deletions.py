@@ -24,6 +24,11 @@ def _prompt_set(address: str) -> None:
         client.prompt_sets.delete("job_1")
 
 
+def _generation(address: str) -> None:
+    with Client(address, retries=QUICK) as client:
+        client.generations.delete("job_1")
+
+
 def _awaited_job(address: str) -> None:
     async def delete() -> None:
         async with AsyncClient(address, retries=QUICK) as client:
@@ -42,7 +47,7 @@ def _awaited_prompt_set(address: str) -> None:
 
 GONE = problem(404, "not_found")
 deletions = pytest.mark.parametrize(
-    "delete", [_job, _prompt_set, _awaited_job, _awaited_prompt_set]
+    "delete", [_job, _prompt_set, _generation, _awaited_job, _awaited_prompt_set]
 )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from store import generation_leases, generations
 from store.engine import Database
-from store.errors import InvalidStateError, LeaseLostError, QuotaExceededError
+from store.errors import InvalidStateError, LeaseLostError, NotFoundError, QuotaExceededError
 from store.generations import NewGeneration
 from store.states import GenerationStatus
 from tests.store.conftest import at_once
@@ -90,3 +90,28 @@ def test_without_a_key_there_is_no_quota(bench: Bench) -> None:
         new = NewGeneration(request={}, batch_key="a")
         bench.database.transact(partial(generations.create, new=new, most_open=1))
     assert len(claim(bench)) == 2
+
+
+def test_a_finished_generation_is_forgotten_with_its_images(bench: Bench) -> None:
+    made = create(bench)
+    _remove_refused(bench, made.id)
+    (claimed,) = claim(bench)
+    _remove_refused(bench, made.id)
+    done = bench.database.transact(lambda s: generation_leases.succeed(s, claimed.lease, [IMAGE]))
+    (image,) = get(bench, done.id).images
+    with pytest.raises(NotFoundError):
+        bench.database.transact(lambda s: generations.remove(s, made.id, "theirs"))
+    bench.database.transact(lambda s: generations.remove(s, made.id, "default"))
+    for look in (
+        lambda s: generations.get(s, made.id, "default"),
+        lambda s: generations.image(s, image.id, "default"),
+        lambda s: generations.remove(s, made.id, "default"),
+    ):
+        with pytest.raises(NotFoundError):
+            bench.database.transact(look)
+
+
+def _remove_refused(bench: Bench, generation_id: str) -> None:
+    with pytest.raises(InvalidStateError) as refused:
+        bench.database.transact(lambda s: generations.remove(s, generation_id, "default"))
+    assert refused.value.allowed == ("cancel",)

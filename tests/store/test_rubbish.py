@@ -25,14 +25,16 @@ from store.generations import NewGeneration
 from store.idempotency import KeyedRequest
 from store.models import Generation, IdempotencyKey, Job
 from store.objects import FolderStore, StoredObject
+from store.pages import PageRequest
 from store.results import NewAdapter, NewArtifact
 from store.rubbish import Collected
+from tests.store.serving import create
 
 if TYPE_CHECKING:
     from store.transitions import Lease
     from tests.store.conftest import Bench
 
-NOTHING = Collected(objects=0, idempotency_keys=0, workers=0)
+NOTHING = Collected(generations=0, objects=0, idempotency_keys=0, workers=0)
 
 
 @pytest.fixture
@@ -174,6 +176,26 @@ def test_pictures_of_generations(bench: Bench, objects: FolderStore) -> None:
         assert session.get_one(Generation, made.id).status == "succeeded"
 
 
+def test_generations_are_kept_for_so_long_and_no_longer(bench: Bench, objects: FolderStore) -> None:
+    ended = []
+    for _ in range(3):
+        ended.append(create(bench).id)
+        bench.database.transact(lambda s: generations.cancel(s, ended[-1], "default"))
+    waiting = create(bench).id
+    for generation_id, days in zip(ended, (40, 31, 29), strict=True):
+        then = datetime.now(tz=UTC) - timedelta(days=days)
+        bench.set(Generation, generation_id, finished_at=then)
+        _put(objects, object_keys.generation_prefix(generation_id, 1) + "0.png")
+    assert rubbish.collect(bench.database, objects).generations == 0
+    month = timedelta(days=30)
+    found = rubbish.collect(bench.database, objects, keep_generations=month)
+    assert found.generations == 2
+    assert rubbish.collect(bench.database, objects, keep_generations=month).generations == 0
+    with bench.database.read() as session:
+        left = generations.page(session, "default", PageRequest()).rows
+    assert {row.id for row in left} == {ended[2], waiting}
+
+
 def test_keys_and_workers_that_are_past_their_time(bench: Bench, objects: FolderStore) -> None:
     keyed = KeyedRequest(project="default", operation="POST /jobs", key="a", request_sha256="0")
     with bench.database.write() as session:
@@ -182,7 +204,9 @@ def test_keys_and_workers_that_are_past_their_time(bench: Bench, objects: Folder
     with bench.database.write() as session:
         past = datetime.now(tz=UTC) - timedelta(seconds=1)
         session.execute(update(IdempotencyKey).values(expires_at=past))
-    assert rubbish.collect(bench.database, objects) == Collected(0, 1, 0)
+    assert rubbish.collect(bench.database, objects) == Collected(
+        generations=0, objects=0, idempotency_keys=1, workers=0
+    )
 
 
 def test_what_lies_elsewhere_is_not_touched(bench: Bench, objects: FolderStore) -> None:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shortft_core.events import RunStarted, StepMetrics
-from store import events, jobs, leases, results, statistics
+from store import events, generation_leases, generations, jobs, leases, results, statistics
 from store.leases import Report
 from store.models import Job
 from store.pages import PageRequest
-from store.states import JobStatus
+from store.states import GenerationStatus, JobStatus
+from tests.store.serving import IMAGE, claim, create
 
 if TYPE_CHECKING:
     from tests.store.conftest import Bench
+
+S = GenerationStatus
 
 
 def _step(update: int) -> StepMetrics:
@@ -69,6 +72,41 @@ def test_histograms_hold_all_finished_rows(bench: Bench) -> None:
     assert (waited_found.below, waited_found.count) == ((0, 3), 3)
     assert waited_found.total_seconds == pytest.approx(180.0, abs=1e-3)
     assert none == statistics.Histogram((0,), 0, 0.0)
+
+
+def test_what_was_deleted_is_still_counted(bench: Bench) -> None:
+    """Or a monitor would take the fall of a counter for a restart."""
+    bench.create()
+    lease = bench.claim().lease
+    report = Report(error_code="nan_loss", error_message="not finite")
+    bench.database.transact(lambda session: leases.fail(session, lease, report))
+    made = create(bench).id
+    (claimed,) = claim(bench)
+    bench.database.transact(lambda s: generation_leases.succeed(s, claimed.lease, [IMAGE]))
+    waiting = create(bench).id
+    before = _figures(bench)
+    assert before[0] == {(JobStatus.FAILED, "nan_loss"): 1}
+    assert before[1] == {S.SUCCEEDED: 1, S.FAILED: 0, S.CANCELLED: 0}
+    assert [histogram.count for histogram in before[2:]] == [1, 1, 1]
+    bench.database.transact(lambda session: jobs.remove(session, lease.row_id))
+    bench.database.transact(lambda session: generations.remove(session, made, "default"))
+    with bench.database.read() as session:
+        assert jobs.count_by_status(session)[JobStatus.FAILED] == 0
+        assert generations.count_by_status(session)[S.SUCCEEDED] == 0
+    assert _figures(bench) == before
+    bench.database.transact(lambda session: generations.cancel(session, waiting, "default"))
+    assert _figures(bench)[1] == {S.SUCCEEDED: 1, S.FAILED: 0, S.CANCELLED: 1}
+
+
+def _figures(bench: Bench) -> tuple[Any, ...]:
+    with bench.database.read() as session:
+        return (
+            statistics.finished_jobs(session),
+            statistics.finished_generations(session),
+            statistics.job_durations(session, (1e6,)),
+            statistics.job_waits(session, (1e6,)),
+            statistics.generation_durations(session, (1e6,)),
+        )
 
 
 def test_running_jobs_tell_their_latest_metrics(bench: Bench) -> None:

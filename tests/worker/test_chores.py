@@ -6,11 +6,17 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from store import generations
+from store.generations import NewGeneration
+from store.models import Generation
 from store.objects import FolderStore
+from store.pages import PageRequest
 from store.settings import StoreSettings
 from tests.faults.harness import service
 from worker.chores import ChoreStation
@@ -55,6 +61,24 @@ def test_rubbish_goes_once_per_rest(stack: StoreSettings, tmp_path: Path) -> Non
         rested.drain()
         assert objects.list() == ()
         rested.stop()
+
+
+def test_old_generations_go_where_the_operator_says_so(
+    stack: StoreSettings, tmp_path: Path
+) -> None:
+    with service(stack, tmp_path) as running:
+        context = running.station()._context
+        new = NewGeneration(request={}, batch_key="a")
+        with context.database.write() as session:
+            generations.create(session, new)
+            generations.cancel(session, new.id, "default")
+            then = datetime.now(tz=UTC) - timedelta(days=2)
+            session.execute(update(Generation).values(finished_at=then))
+        for days, left in ((None, 1), (3.0, 1), (1.0, 0)):
+            settings = context.settings.model_copy(update={"keep_generations_days": days})
+            ChoreStation(replace(context, settings=settings)).drain()
+            with context.database.read() as session:
+                assert len(generations.page(session, "default", PageRequest()).rows) == left
 
 
 def test_a_stopping_worker_begins_nothing(stack: StoreSettings, tmp_path: Path) -> None:
