@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 from fastapi import Request
@@ -13,6 +14,7 @@ from api import pictures
 from api.bodies import Form, Upload, parse, read_body
 from api.generation_request import refuse_path
 from api.idempotent import IdempotencyKey, Keyed, keyed_by
+from api.mistakes import first_of_each_field, raised, refusal
 from api.schemas.generations import ScoreOptions, ScoreRequest
 from api.service import Service
 from shortft_core import catalog
@@ -53,23 +55,37 @@ class Asked:
     """One per picture; None: each one's own."""
     source: Source | None
     keyed: Keyed | None
+    mistakes: tuple[UserError, ...] = ()
+    """What is wrong with it, but for its reward."""
 
     @classmethod
     async def read(cls, request: Request, idempotency_key: IdempotencyKey = None) -> Self:
-        """What the body asks for; raises UserError or ProblemError for what cannot be."""
+        """What the body asks for; raises the framework's error for one of another form."""
         body = await read_body(request, most_files=MOST_IMAGES)
         content = body.content() if isinstance(body, Form) else body
         keyed = None if idempotency_key is None else keyed_by(request, idempotency_key, content)
         image_ids: tuple[str, ...] = ()
         uploads: tuple[Picture, ...] = ()
+        found: list[UserError] = []
         if isinstance(body, Form):
-            asked, uploads = _from_form(body)
+            asked, count = parse(ScoreOptions, _options(body)), len(body.files.get("images", ()))
+            uploads, found = _pictures(body)
         else:
-            named = parse(ScoreRequest, body)
-            asked, image_ids = named, named.image_ids
-        prompts = _prompts(asked, len(uploads) or len(image_ids))
-        refuse_path(asked.source, "source")
-        return cls(image_ids, uploads, prompts, asked.source, keyed)
+            asked = named = parse(ScoreRequest, body)
+            image_ids, count = named.image_ids, len(named.image_ids)
+        found += _prompt_mistakes(asked, count)
+        found += raised(partial(refuse_path, asked.source, "source"))
+        prompts = asked.prompts or ((asked.prompt,) * count if asked.prompt is not None else None)
+        return cls(image_ids, uploads, prompts, asked.source, keyed, tuple(found))
+
+    def reward(self, name: str) -> AnyReward:
+        """The resolved reward; raises ProblemError 422 with all mistakes of the request."""
+        found = list(self.mistakes)
+        if self.source is None or self.source.path is None:
+            found += raised(partial(score_term, name, self.source))
+        if found:
+            raise refusal(first_of_each_field(found))
+        return score_term(name, self.source)
 
     def uploaded(self, generation_id: str) -> tuple[ScoredImage, ...]:
         """The uploads under the keys that they will have; nothing is stored yet."""
@@ -111,34 +127,43 @@ def score_term(name: str, source: Source | None) -> AnyReward:
         raise UserError("source", f"{name} has no weights", "Leave it out")
     if source is not None and source.id and issubclass(catalog.REWARDS[name].spec, PresetTerm):
         raise UserError("source", "one id cannot hold several rewards", "Give a name")
+    if source is not None and source.name is not None:
+        catalog.find(dict.fromkeys(catalog.source_names(name)), source.name, "source.name")
     term = reward_term(name, source)
     default = Source(name=catalog.source_names(name)[0]) if has_weights else Source(name="shapes")
     return catalog.resolve_reward(term, default, "reward")
 
 
-def _from_form(form: Form) -> tuple[ScoreOptions, tuple[Picture, ...]]:
-    unknown = sorted({*form.texts, *form.files} - set(FIELDS))
-    if unknown:
-        raise UserError(unknown[0], "there is no such field", f"Use {', '.join(FIELDS)}")
-    uploads = form.files.get("images", ())
-    if not uploads:
-        raise UserError("images", "there is no file in this field", "Send at least one picture")
-    facts = tuple(
-        (upload, pictures.inspect(upload.data, f"images.{index}"))
-        for index, upload in enumerate(uploads)
-    )
-    content: dict[str, Any] = {}
-    for name in ("prompt", "source"):
-        if name in form.texts:
-            content[name] = form.texts[name][-1]
+def _options(form: Form) -> dict[str, Any]:
+    """What a form says beside its files, as JSON would."""
+    content: dict[str, Any] = {
+        name: form.texts[name][-1] for name in ("prompt", "source") if name in form.texts
+    }
     if "prompts" in form.texts:
         content["prompts"] = list(form.texts["prompts"])
-    return parse(ScoreOptions, content), facts
+    return content
 
 
-def _prompts(asked: ScoreOptions, count: int) -> tuple[str, ...] | None:
+def _pictures(form: Form) -> tuple[tuple[Picture, ...], list[UserError]]:
+    """The files of a form that are pictures, and what is wrong with the others and its fields."""
+    unknown = sorted({*form.texts, *form.files} - set(FIELDS))
+    known = f"Use {', '.join(FIELDS)}"
+    found = [UserError(name, "there is no such field", known) for name in unknown]
+    uploads = form.files.get("images", ())
+    if not uploads:
+        problem = "there is no file in this field"
+        found.append(UserError("images", problem, "Send at least one picture"))
+    seen: list[Picture] = []
+    for index, upload in enumerate(uploads):
+        try:
+            seen.append((upload, pictures.inspect(upload.data, f"images.{index}")))
+        except UserError as error:
+            found.append(error)
+    return tuple(seen), found
+
+
+def _prompt_mistakes(asked: ScoreOptions, count: int) -> Iterator[UserError]:
     if asked.prompt is not None and asked.prompts is not None:
-        raise UserError("prompts", "it cannot stand beside prompt", "Give one of them")
-    if asked.prompts is not None and len(asked.prompts) != count:
-        raise UserError("prompts", f"there are {count} pictures", "Give one prompt for each")
-    return asked.prompts or ((asked.prompt,) * count if asked.prompt is not None else None)
+        yield UserError("prompts", "it cannot stand beside prompt", "Give one of them")
+    elif asked.prompts is not None and len(asked.prompts) != count:
+        yield UserError("prompts", f"there are {count} pictures", "Give one prompt for each")

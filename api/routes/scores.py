@@ -14,7 +14,7 @@ from api.idempotent import Reply
 from api.openapi import refusals
 from api.problems import ProblemError
 from api.schemas.generations import GenerationAnswer, ScoreRequest
-from api.score_request import FIELDS, Asked, score_term
+from api.score_request import FIELDS, Asked
 from api.submit import check_files
 from api.weights import needed_by_score
 from shortft_core import catalog
@@ -79,7 +79,7 @@ def _delete(order: Order, stored: Sequence[ScoredImage]) -> None:
 
 
 def _resolve(name: str, asked: Asked, order: Order) -> NewGeneration:
-    term = score_term(name, asked.source)
+    term = asked.reward(name)
     check_files(order.service, needed_by_score(term))
     generation_id = new_id("gen")
     images = (

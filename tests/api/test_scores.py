@@ -104,6 +104,26 @@ def test_what_is_no_picture_is_refused_before_anything_is_stored(api: Api) -> No
     assert api.service.objects.list("uploads/") == ()
 
 
+def test_all_mistakes_are_told_at_once(api: Api) -> None:
+    uploads = files(png(), b"#!/bin/sh", bomb(50_000))
+    data = {"prompts": ["a", "b"], "source": "shapez", "weight": "2"}
+    refused = problem(
+        api.client.post("/rewards/hps_v2/score", files=uploads, data=data), 422, "invalid_request"
+    )
+    found = {mistake["pointer"]: mistake["code"] for mistake in refused["errors"]}
+    assert found == {
+        "/weight": "invalid_value",
+        "/images/1": "invalid_value",
+        "/images/2": "invalid_value",
+        "/prompts": "invalid_value",
+        "/source/name": "unknown_name",
+    }
+    body = {"image_ids": [f"img_{'0' * 26}"], "source": {"path": "/x"}, "prompts": ["a", "b"]}
+    refused = problem(api.client.post(URL, json=body), 422, "invalid_value")
+    assert [mistake["pointer"] for mistake in refused["errors"]] == ["/prompts", "/source/path"]
+    assert api.service.objects.list("uploads/") == ()
+
+
 def test_other_bodies(api: Api) -> None:
     problem(api.client.post(URL, content=b"x"), 415, "unsupported_media_type")
     for body in (b"{", b"[]", b"\xff", b"3"):
