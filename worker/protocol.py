@@ -44,6 +44,8 @@ class TrainerJob(_Line):
     lease_seconds: float
     renewed_at: float
     """Of `elapsed_seconds`: when the lease was last renewed before this file was written."""
+    hang_seconds: float
+    """After so long without a turn for any of its threads the trainer's process is killed."""
     locks: tuple[str, ...]
     """Files to lock before anything is loaded: the device, and the job on this machine."""
 

@@ -219,7 +219,7 @@ def main(path: str) -> int:
     """Works on a job file; returns the exit code."""
     wire = Wire.take_stdout()
     job = TrainerJob.model_validate_json(Path(path).read_text(encoding="utf-8"))
-    lifeline = Lifeline(job.lease_seconds, job.renewed_at)
+    lifeline = Lifeline(job.lease_seconds, job.renewed_at, hang_seconds=job.hang_seconds)
     lifeline.start()
     paths = [Path(lock) for lock in job.locks]
     with locks.held(paths, give_up=lifeline.should_stop, on_wait=lambda _: None) as free:

@@ -37,11 +37,13 @@ class Lifeline:
         lease_seconds: float,
         renewed_at: float,
         *,
+        hang_seconds: float | None = None,
         source: int = 0,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._lease_seconds = lease_seconds
         self._renewed_at = renewed_at
+        self._hang_seconds = hang_seconds
         self._source = source
         self._leave = leave
         self._buffer = b""
@@ -50,7 +52,13 @@ class Lifeline:
         """None as long as the work may go on."""
 
     def start(self) -> None:
-        """Begins to listen; SIGTERM is an order to stop."""
+        """Begins to listen; SIGTERM is an order to stop.
+
+        A library that hangs and holds the interpreter's lock lets no thread listen, and no handler
+        run. Where its supervisor is gone too, nobody would end it, and its device stayed locked: so
+        the kernel has a timer that only a living interpreter winds up again.
+        """
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent()
@@ -72,6 +80,8 @@ class Lifeline:
 
     def _watch(self) -> None:
         while True:
+            if self._hang_seconds is not None:
+                signal.setitimer(signal.ITIMER_REAL, self._hang_seconds)
             self.look(min(_LOOK_SECONDS, self._lease_seconds / 20))
 
     def _listen(self, timeout_seconds: float) -> None:

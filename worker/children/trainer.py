@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     wire = Wire.take_stdout()
     job = TrainerJob.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     rank = LaunchSettings().rank
-    lifeline = Lifeline(job.lease_seconds, job.renewed_at)
+    lifeline = Lifeline(job.lease_seconds, job.renewed_at, hang_seconds=job.hang_seconds)
     if rank == 0:
         lifeline.start()
     else:

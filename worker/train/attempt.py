@@ -134,13 +134,16 @@ class Attempt:
 
     def _write_job(self, spec: dict[str, Any]) -> Path:
         path = self.folder / JOB_FILE
+        lease_seconds = self.context.store_settings.lease_seconds
         job = TrainerJob(
             job_id=self.claim.job.id,
             lease_token=self.claim.lease.token,
             spec=spec,
             run_folder=str(self.folder),
-            lease_seconds=self.context.store_settings.lease_seconds,
+            lease_seconds=lease_seconds,
             renewed_at=self.keeper.renewed_at,
+            # Later than the supervisor, if there still is one: it can say what happened.
+            hang_seconds=self.context.settings.no_progress_seconds + lease_seconds,
             locks=tuple(str(lock) for lock in self.locks),
         )
         path.write_text(job.model_dump_json(), encoding="utf-8")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +120,24 @@ def test_the_lease_is_as_old_as_the_job_file_says(clock: Clock) -> None:
     assert late.ending is ExitCode.FENCED
     os.close(source)
     os.close(target)
+
+
+@pytest.mark.parametrize(
+    ("library", "code"), [("CDLL", 0), ("PyDLL", -signal.SIGALRM)], ids=["free", "hanging"]
+)
+def test_a_process_that_hangs_with_the_interpreters_lock_is_killed(library: str, code: int) -> None:
+    """The second way of calling C keeps the lock, and no thread of the process has a turn."""
+    source, target = os.pipe()
+    script = (
+        "import ctypes\n"
+        "from worker.children.lifeline import Lifeline, elapsed_seconds\n"
+        "Lifeline(60.0, elapsed_seconds(), hang_seconds=1.0).start()\n"
+        f"ctypes.{library}(None).usleep(3_000_000)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], stdin=source, check=False, timeout=60)
+    os.close(source)
+    os.close(target)
+    assert found.returncode == code
 
 
 def test_a_lost_lease_leaves_at_once(line: Line) -> None:

@@ -43,6 +43,7 @@ def attempt(heard: Heard, tmp_path: Path) -> trainer.Attempt:
         run_folder=str(tmp_path),
         lease_seconds=1000.0,
         renewed_at=elapsed_seconds(),
+        hang_seconds=2000.0,
         locks=(str(tmp_path / "gpu-0.lock"),),
     )
     lifeline = Lifeline(job.lease_seconds, job.renewed_at)
