@@ -88,6 +88,7 @@ def test_a_repetition_is_answered_even_if_it_could_not_be_accepted_any_more(api:
     )
     key, spec = {"Idempotency-Key": "d"}, SPEC | {"prompts": {"id": row.id}}
     first = api.client.post("/jobs", json=spec, headers=key)
+    api.client.post(f"/jobs/{first.json()['id']}/cancel")
     api.database.transact(lambda session: prompt_sets.remove(session, row.id, "default"))
     assert api.client.post("/jobs", json=spec, headers=key).json() == first.json()
     problem(api.client.post("/jobs", json=spec), 422, "invalid_value")

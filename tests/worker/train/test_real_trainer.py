@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from shortft_core import catalog, prompts
 from shortft_core.spec import AlignSpec, PromptSource
 from store import jobs, prompt_sets, results
+from store.models import PromptSetRow
 from store.settings import StoreSettings
 from store.states import HELD, JobStatus
 from tests.faults import invariants
@@ -101,7 +103,7 @@ def test_interruptions_change_no_bit(
         [trainer] = _trainers(running.folder)
         os.kill(trainer, signal.SIGKILL)
         with running.database.write() as session:
-            prompt_sets.remove(session, content["prompts"]["id"], "default")
+            session.execute(delete(PromptSetRow))
         _until_update(running, job_id, 4)
         running.database.transact(lambda session: jobs.pause(session, job_id))
         paused = running.until_status(job_id, {JobStatus.PAUSED}, 60)
