@@ -17,7 +17,6 @@ from rich.console import Console
 from shortft_client.answers import Generation, Image, Job
 from shortft_client.client import Client
 from shortft_client.commands.generate import finished
-from shortft_client.commands.jobs import read_content
 from shortft_client.commands.watching import adapter_of, watch_job
 from shortft_client.errors import ClientError
 from shortft_client.settings import apart_from_services
@@ -25,7 +24,7 @@ from shortft_core.artifacts import LocalStore
 from shortft_core.errors import UserError
 from shortft_core.events import EvaluationDone, Picture, SamplePair, SamplesReady
 from shortft_core.spec.generation import MOST_IMAGES
-from shortft_core.spec.read import parse_spec
+from shortft_core.spec.read import parse_spec, read_content
 
 _READY: Final = "ready: "
 _PATIENCE_SECONDS: Final = 600.0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -16,6 +15,7 @@ from shortft_client.answers import Artifact, Job
 from shortft_client.client import Client
 from shortft_client.commands.watching import watch_job
 from shortft_core.errors import UserError
+from shortft_core.spec.read import read_content
 
 app = typer.Typer(help="Jobs of a service.", no_args_is_help=True)
 Server = Annotated[
@@ -164,19 +164,6 @@ def download(
         for artifact in _of_kinds(found, kind):
             target = (out or Path(job_id)) / safe_name(artifact)
             _print(str(client.jobs.download(job_id, artifact, target)))
-
-
-def read_content(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file; raises UserError for anything else."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError("spec", f"{path} cannot be read", "Give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError("spec", f"{path} is not YAML ({error})", "Correct its syntax") from error
-    if not isinstance(content, dict):
-        raise UserError("spec", f"{path} holds no mapping", "Write `field: value` lines")
-    return content
 
 
 def safe_name(artifact: Artifact) -> str:

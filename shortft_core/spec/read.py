@@ -33,12 +33,12 @@ _REMEDIES: Final = {
 
 def read_spec(path: Path) -> AlignSpec:
     """The alignment job in a file; raises UserError for the first mistake, counting the others."""
-    return _expect(AlignSpec, parse_job(_content(path)))
+    return _expect(AlignSpec, parse_job(read_content(path)))
 
 
 def read_distil(path: Path) -> DistilSpec:
     """The distillation in a file; errors as in `read_spec`."""
-    return _expect(DistilSpec, parse_job(_content(path)))
+    return _expect(DistilSpec, parse_job(read_content(path)))
 
 
 def parse_spec(content: dict[str, Any]) -> AlignSpec:
@@ -54,7 +54,8 @@ def parse_job(content: dict[str, Any]) -> AlignSpec | DistilSpec:
         raise user_error(error) from error
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; raises UserError for anything else."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
