@@ -81,12 +81,16 @@ def _mistakes(service: Service, caller: Caller, spec: AnyJob) -> Iterator[UserEr
     if not oversized:
         # Else there might be a mistake for each of a million prompts.
         yield from (UserError(field, WHY, "Remove it") for field in unstorable(spec, ""))
+    absent: dict[str, UserError] = {}
+    if any(_uploads(spec)):
+        with service.database.read() as session:
+            found = _absent_uploads(session, caller, spec, prompt_sets.get)
+            absent = {error.field: error for error in found}
     for field, source in _sources(spec, ""):
         if source.path is not None:
             yield from _path(service, source.path, f"{field}.path")
-    if any(_uploads(spec)):
-        with service.database.read() as session:
-            yield from _absent_uploads(session, caller, spec, prompt_sets.get)
+        if f"{field}.id" in absent:
+            yield absent[f"{field}.id"]
     yield from _names(spec)
 
 
