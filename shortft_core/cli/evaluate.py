@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,10 @@ def evaluate(
     reward: Annotated[list[str], typer.Option(help="Judges: rewards of the catalog, `oracle`.")],
     model: Annotated[str, typer.Option(help="Catalog name, hub id, or folder.")] = "shapes",
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter.")] = None,
+    adapter_scale: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="How strongly it acts, default 1; several are compared."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Prompts, from the front of the set.")] = 32,
     seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Every picture's seed follows from it.")] = 0,
@@ -46,27 +50,31 @@ def evaluate(
     from shortft_core.device import choose_device, choose_dtype
     from shortft_core.models import load
 
+    scales = tuple(dict.fromkeys(adapter_scale or ()))
     _refuse(reward, adapter, steps, out)
+    if scales and adapter is None:
+        raise UserError("adapter_scale", "there is no adapter to scale", "Name --adapter")
     silence_libraries()
     chosen = _prompts(prompts, count)
     device = choose_device()
     dtype = choose_dtype(device)
     wanted = source(model, catalog.BASE_MODELS, "model")
     base_model = load(wanted, device=device, dtype=dtype, field="model")
-    base, tuned = _samplers(base_model, adapter, steps or 50, batch_size)
+    base, tuned = _samplers(base_model, adapter, scales or (1.0,), steps or 50, batch_size)
     panel = _panel(_pairs(chosen, seeds, seed), reward, wanted, base_model, dtype)
     console = Console()
     _warn_of_truncation(base_model, chosen)
     with console.status("base model"):
         before = _score(panel, base)
     with console.status("adapter"):
-        after = None if tuned is None else _score(panel, tuned)
-    found = Comparison(panel, before, after)
-    console.print(found.table())
+        found = [Comparison(panel, before, _score(panel, each)) for each in tuned]
+    found = found or [Comparison(panel, before, None)]
+    console.print(found[0].table() if len(found) == 1 else _table_of_scales(scales, found))
     if out is not None:
         settings = {"prompts": prompts, "count": len(chosen), "seeds": seeds, "seed": seed}
         shown = {"model": str(wanted), "dtype": str(dtype).removeprefix("torch."), **settings}
-        _write(out, {**shown, **_chain(base, tuned), **found.content()})
+        made = [{**_chain(base, each), **one.content()} for each, one in _with(tuned, found)]
+        _write(out, {**shown, **(made[0] if len(made) == 1 else {"scales": made})})
         console.print(f"scores: {out}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -135,6 +143,26 @@ class Comparison:
         return {judge: scores.of(index)[judge] for judge in self.judges}
 
 
+def _table_of_scales(scales: Sequence[float], found: Sequence[Comparison]) -> Table:
+    """Means of every judge at each strength of the adapter; 0 would be the base model."""
+    first = found[0]
+    title = f"{len(first.panel.prompts)} images, raw units: mean at each strength of the adapter"
+    table = Table("judge", "base", *(f"{scale:g}" for scale in scales), title=title, box=SIMPLE)
+    tuned = [one.tuned for one in found if one.tuned is not None]
+    for judge in first.judges:
+        means = (scores.mean(judge) for scores in (first.base, *tuned))
+        table.add_row(judge, *(f"{mean:.4f}" for mean in means))
+    table.add_row("diversity", *(f"{each.diversity:.4f}" for each in (first.base, *tuned)))
+    return table
+
+
+def _with(
+    tuned: Sequence[Sampler], found: Sequence[Comparison]
+) -> Iterator[tuple[Sampler | None, Comparison]]:
+    """Each comparison with the sampler of its adapter, if there is one."""
+    return zip(tuned or (None,), found, strict=True)
+
+
 def _cell(scores: Scores, judge: str) -> str:
     return f"{scores.mean(judge):.4f} ({scores.std(judge):.4f})"
 
@@ -181,19 +209,24 @@ def _pairs(prompts: Sequence[str], seeds: int, seed: int) -> list[tuple[str, int
 
 
 def _samplers(
-    model: DiffusionModel, adapter: Path | None, steps: int, batch_size: int
-) -> tuple[Sampler, Sampler | None]:
-    """What was tuned and the adapter, on the same chain; alone, the base model on its full one."""
+    model: DiffusionModel,
+    adapter: Path | None,
+    scales: Sequence[float],
+    steps: int,
+    batch_size: int,
+) -> tuple[Sampler, list[Sampler]]:
+    """What was tuned and the adapter at each strength, on one chain; alone, the full chain."""
     from dataclasses import replace
 
-    from shortft_core.export import load_adapter
     from shortft_core.generate import base_sampler
+    from shortft_core.serving import Scaled, serve
 
     if adapter is None:
-        return base_sampler(model, steps=steps, batch_size=batch_size), None
-    tuned = load_adapter(adapter, model, batch_size=batch_size)
-    plan = tuple(replace(evaluation, branches=()) for evaluation in tuned.plan)
-    return replace(tuned, plan=plan, bank=None, stacks=None, adapter={}), tuned
+        return base_sampler(model, steps=steps, batch_size=batch_size), []
+    served = [serve([Scaled(adapter, scale)], model) for scale in scales]
+    tuned = [replace(each, batch_size=batch_size) for each in served]
+    plan = tuple(replace(evaluation, branches=()) for evaluation in tuned[0].plan)
+    return replace(tuned[0], plan=plan, stacks=None, adapter={}), tuned
 
 
 def _panel(

@@ -92,6 +92,30 @@ def test_an_adapter_gets_the_scores_its_run_reported(
     assert max(map(len, printed.splitlines())) <= 80
 
 
+def test_strengths_of_an_adapter_are_compared(
+    run_evaluate: Evaluate, trained: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    asked = (
+        *("--model", str(tiny_folder), "--adapter", str(trained / "adapter")),
+        *("--prompts", "prompts.txt", "--reward", "brightness", "--out", "scores.json"),
+    )
+    scales = ("--adapter-scale", "0", "--adapter-scale", "0.5", "--adapter-scale", "1")
+    printed = run_evaluate(*asked, *scales)
+    none, half, whole = judged(tmp_path / "scores.json")["scales"]
+    means = [each["judges"]["brightness"]["tuned"]["mean"] for each in (none, half, whole)]
+    base = none["judges"]["brightness"]["base"]["mean"]
+    assert means[0] == base
+    assert abs(means[2] - base) > abs(means[1] - base) > 0
+    assert [each["adapter_scale"] for each in (none, half, whole)] == ["0.0", "0.5", "1.0"]
+    for mean in (base, *means):
+        assert f"{mean:.4f}" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    run_evaluate(*asked)
+    alone = judged(tmp_path / "scores.json")
+    assert alone["judges"] == whole["judges"]
+    assert alone["adapter_scale"] == "1.0"
+
+
 def test_a_base_model_is_judged_alone(
     run_evaluate: Evaluate, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +174,7 @@ def test_prompts_outside_the_oracles_grammar_are_refused_before_anything_is_draw
         (("--reward", "symmetry"), UserError, "symmetry is named twice"),
         (("--adapter", ".", "--steps", "5"), UserError, "an adapter serves only its own chain"),
         (("--adapter", "."), UserError, r"holds no shortft\.json"),
+        (("--adapter-scale", "0.5"), UserError, "there is no adapter to scale"),
         (("--out", "."), UserError, "is a folder. Name a file"),
         (("--model", "shape"), UnknownNameError, "Did you mean shapes"),
     ],
