@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,20 +60,17 @@ def evaluate(
     dtype = choose_dtype(device)
     wanted = source(model, catalog.BASE_MODELS, "model")
     base_model = load(wanted, device=device, dtype=dtype, field="model")
-    base, tuned = _samplers(base_model, adapter, scales or (1.0,), steps or 50, batch_size)
+    base, tuned = _samplers(base_model, adapter, steps or 50, batch_size)
     panel = _panel(_pairs(chosen, seeds, seed), reward, wanted, base_model, dtype)
     console = Console()
     _warn_of_truncation(base_model, chosen)
-    with console.status("base model"):
-        before = _score(panel, base)
-    with console.status("adapter"):
-        found = [Comparison(panel, before, _score(panel, each)) for each in tuned]
-    found = found or [Comparison(panel, before, None)]
+    with console.status("pictures and their judges"):
+        found = list(_compare(panel, base, tuned, scales or (1.0,)))
     console.print(found[0].table() if len(found) == 1 else _table_of_scales(scales, found))
     if out is not None:
         settings = {"prompts": prompts, "count": len(chosen), "seeds": seeds, "seed": seed}
         shown = {"model": str(wanted), "dtype": str(dtype).removeprefix("torch."), **settings}
-        made = [{**_chain(base, each), **one.content()} for each, one in _with(tuned, found)]
+        made = [{**_chain(base), **each.adapter, **each.content()} for each in found]
         _write(out, {**shown, **(made[0] if len(made) == 1 else {"scales": made})})
         console.print(f"scores: {out}", soft_wrap=True, highlight=False, markup=False)
 
@@ -85,6 +82,8 @@ class Comparison:
     panel: Panel
     base: Scores
     tuned: Scores | None
+    adapter: Mapping[str, str] = field(default_factory=dict)
+    """What identifies the adapter and its strength."""
 
     @property
     def judges(self) -> list[str]:
@@ -156,13 +155,6 @@ def _table_of_scales(scales: Sequence[float], found: Sequence[Comparison]) -> Ta
     return table
 
 
-def _with(
-    tuned: Sequence[Sampler], found: Sequence[Comparison]
-) -> Iterator[tuple[Sampler | None, Comparison]]:
-    """Each comparison with the sampler of its adapter, if there is one."""
-    return zip(tuned or (None,), found, strict=True)
-
-
 def _cell(scores: Scores, judge: str) -> str:
     return f"{scores.mean(judge):.4f} ({scores.std(judge):.4f})"
 
@@ -209,24 +201,42 @@ def _pairs(prompts: Sequence[str], seeds: int, seed: int) -> list[tuple[str, int
 
 
 def _samplers(
-    model: DiffusionModel,
-    adapter: Path | None,
-    scales: Sequence[float],
-    steps: int,
-    batch_size: int,
-) -> tuple[Sampler, list[Sampler]]:
-    """What was tuned and the adapter at each strength, on one chain; alone, the full chain."""
+    model: DiffusionModel, adapter: Path | None, steps: int, batch_size: int
+) -> tuple[Sampler, Sampler | None]:
+    """What was tuned and the adapter, on the same chain; alone, the base model on its full one."""
     from dataclasses import replace
 
+    from shortft_core.export import load_adapter
     from shortft_core.generate import base_sampler
-    from shortft_core.serving import Scaled, serve
 
     if adapter is None:
-        return base_sampler(model, steps=steps, batch_size=batch_size), []
-    served = [serve([Scaled(adapter, scale)], model) for scale in scales]
-    tuned = [replace(each, batch_size=batch_size) for each in served]
-    plan = tuple(replace(evaluation, branches=()) for evaluation in tuned[0].plan)
-    return replace(tuned[0], plan=plan, stacks=None, adapter={}), tuned
+        return base_sampler(model, steps=steps, batch_size=batch_size), None
+    tuned = load_adapter(adapter, model, batch_size=batch_size)
+    plan = tuple(replace(evaluation, branches=()) for evaluation in tuned.plan)
+    return replace(tuned, plan=plan, bank=None, stacks=None, adapter={}), tuned
+
+
+def _compare(
+    panel: Panel, base: Sampler, tuned: Sampler | None, scales: Sequence[float]
+) -> Iterator[Comparison]:
+    """The base model, alone or beside the adapter at each strength."""
+    before = _score(panel, base)
+    if tuned is None:
+        yield Comparison(panel, before, None)
+        return
+    for scale in scales:
+        sampler = _at(tuned, scale)
+        yield Comparison(panel, before, _score(panel, sampler), sampler.adapter)
+
+
+def _at(tuned: Sampler, scale: float) -> Sampler:
+    """The adapter at this strength; its sampler at another one no longer serves."""
+    from dataclasses import replace
+
+    assert tuned.bank is not None  # noqa: S101 - a loaded adapter has one
+    tuned.bank.set_scale(scale)
+    # Without stacks it merges anew from the bank, or uses it as it is beside bf16 weights.
+    return replace(tuned, stacks=None, adapter={**tuned.adapter, "adapter_scale": str(scale)})
 
 
 def _panel(
@@ -284,12 +294,10 @@ def _warn_of_truncation(model: DiffusionModel, prompts: Sequence[str]) -> None:
         )
 
 
-def _chain(base: Sampler, tuned: Sampler | None) -> dict[str, Any]:
-    """What the pictures were made with; the hashes are sha256."""
-    adapter = {} if tuned is None else dict(tuned.adapter)
+def _chain(base: Sampler) -> dict[str, Any]:
+    """What the pictures were made with; the hash is a sha256."""
     return {
         "model_sha256": base.model.fingerprint,
-        **adapter,
         "timesteps": [evaluation.timestep for evaluation in base.plan],
         "guidance_scale": base.guidance_scale,
         "batch_size": base.batch_size,
