@@ -44,7 +44,7 @@ _RETRY_SECONDS: Final = {"unavailable": 2, "idempotency_key_in_flight": 1, "quot
 _CODES: Final[Mapping[type[ShortFTError], str]] = {
     NotFoundError: "not_found",
     InvalidStateError: "invalid_state",
-    InUseError: "invalid_state",
+    InUseError: "in_use",
     NameTakenError: "name_taken",
     QuotaExceededError: "quota_exceeded",
     KeyReusedError: "idempotency_key_reused",
@@ -154,7 +154,7 @@ def _members(error: Exception) -> dict[str, Any]:
     if isinstance(error, InvalidStateError):
         return {"current_status": error.status, "allowed_actions": list(error.allowed)}
     if isinstance(error, InUseError):
-        return {"current_status": "in_use", "allowed_actions": [], "job_id": error.job_id}
+        return {"job_id": error.job_id}
     if isinstance(error, QuotaExceededError):
         return {"limit": error.limit, "used": error.used}
     if isinstance(error, UnknownNameError):

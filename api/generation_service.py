@@ -120,7 +120,7 @@ class Order:
             detail = row.error_message or f"generation {row.id} was {row.status}"
             extra: dict[str, Any] = {
                 "current_status": row.status.value,
-                "allowed_actions": [],
+                "allowed_actions": ["delete"],
                 "generation_id": row.id,
                 "error_code": row.error_code,
             }

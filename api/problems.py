@@ -51,6 +51,9 @@ PROBLEMS: Final[Mapping[str, ProblemKind]] = {
         "Not in this state",
         "`current_status` says where it is, `allowed_actions` what may be asked of it.",
     ),
+    "in_use": ProblemKind(
+        409, "It is in use", "Wait for the job in `job_id`, or cancel it; then delete it."
+    ),
     "no_report": ProblemKind(
         409, "There is no report yet", "It is written when the job has succeeded."
     ),

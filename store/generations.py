@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session, selectinload
 
-from store import forgotten, jobs
+from store import jobs, tombstones
 from store.clock import database_now
 from store.errors import InvalidStateError, NotFoundError
 from store.ids import new_id
@@ -123,7 +123,7 @@ def cancel(session: Session, generation_id: str, project: str) -> Generation:
     values = {"cancel_requested_at": now, **ended(now)}
     if not update_rows(session, unfinished, status=GenerationStatus.CANCELLED, **values):
         found = get(session, generation_id, project)
-        raise InvalidStateError("generation", found.id, found.status, "cancel", ())
+        raise InvalidStateError("generation", found.id, found.status, "cancel", ("delete",))
     return get(session, generation_id, project)
 
 
@@ -132,31 +132,33 @@ def remove(session: Session, generation_id: str, project: str) -> None:
 
     Raises InvalidStateError and NotFoundError.
     """
-    mine = [Generation.id == generation_id, Generation.project == project]
-    if not _forget(session, mine):
-        found = get(session, generation_id, project)
-        raise InvalidStateError("generation", found.id, found.status, "delete", ("cancel",))
+    mine = (Generation.id == generation_id, Generation.project == project)
+    # Locked first: a worker may be about to end it.
+    status = session.scalar(select(Generation.status).where(*mine).with_for_update())
+    if status is None:
+        raise NotFoundError("generation", generation_id)
+    if status in OPEN_GENERATION:
+        raise InvalidStateError("generation", generation_id, status, "delete", ("cancel",))
+    _forget(session, [generation_id])
 
 
 def remove_finished_before(session: Session, before: datetime, *, limit: int = 500) -> int:
     """Forgets generations that finished long ago; how many, of which there may be more."""
-    return _forget(session, [Generation.finished_at < before], limit=limit)
-
-
-def _forget(
-    session: Session, conditions: Sequence[ColumnElement[bool]], *, limit: int | None = None
-) -> int:
     finished = (
         select(Generation.id)
-        .where(Generation.finished_at.is_not(None), *conditions)
-        .order_by(Generation.id)
+        .where(Generation.finished_at < before)
+        .order_by(Generation.finished_at)
         .limit(limit)
-        .with_for_update(skip_locked=limit is not None)
+        .with_for_update(skip_locked=True)
     )
     ids = session.scalars(finished).all()
-    forgotten.remember(session, Generation, ids)
-    session.execute(delete(Generation).where(Generation.id.in_(ids)))
+    _forget(session, ids)
     return len(ids)
+
+
+def _forget(session: Session, ids: Sequence[str]) -> None:
+    tombstones.leave(session, Generation, ids)
+    session.execute(delete(Generation).where(Generation.id.in_(ids)))
 
 
 def _next_turn(session: Session, caller: str, priority: int, now: datetime) -> int:

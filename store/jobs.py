@@ -27,7 +27,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from shortft_core.errors import UserError
 from shortft_core.spec import AlignSpec, DistilSpec
-from store import forgotten
+from store import tombstones
 from store.clock import database_now
 from store.errors import InvalidStateError, NotFoundError, QuotaExceededError
 from store.ids import new_id
@@ -256,24 +256,23 @@ def relabel(session: Session, job_id: str, labels: Mapping[str, str]) -> Job:
 def remove(session: Session, job_id: str) -> None:
     """Forgets a finished job and all rows about it; its objects are deleted after the commit.
 
-    Raises InvalidStateError, also while a retry of it still needs its checkpoint.
+    Raises InvalidStateError, also while a retry of it needs its checkpoint or a rerun its prompts.
     """
     job = _require(session, job_id, Verb.DELETE)
     if _is_needed(session, job):
         others = tuple(verb for verb in allowed(job.status) if verb is not Verb.DELETE)
         raise InvalidStateError("job", job.id, job.status, Verb.DELETE, others)
-    forgotten.remember(session, Job, [job.id])
+    tombstones.leave(session, Job, [job.id])
     session.execute(delete(Job).where(Job.id == job.id))
 
 
 def _is_needed(session: Session, job: Job) -> bool:
-    """Whether a child has yet to write a checkpoint of its own."""
-    children = select(Job.id).where(
-        Job.parent_id == job.id,
-        Job.parent_update.is_not(None),
-        Job.resumable_update == 0,
-        Job.status.not_in(TERMINAL),
-    )
+    """Whether a child has yet to copy its prompts, or to write a checkpoint of its own."""
+    needs = and_(Job.parent_update.is_not(None), Job.resumable_update == 0)
+    sources = (job.spec["prompts"], job.spec["evaluation"]["prompts"] or {})
+    if any(source.get("id") for source in sources):
+        needs = or_(needs, Job.started_at.is_(None))
+    children = select(Job.id).where(Job.parent_id == job.id, needs, Job.status.not_in(TERMINAL))
     return session.scalars(children.limit(1)).first() is not None
 
 

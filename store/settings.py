@@ -47,8 +47,9 @@ class StoreSettings(BaseSettings):
     """A file that holds `redis_url`."""
     lease_seconds: float = Field(default=90.0, gt=0)
     """How long a worker holds a row without renewing it."""
-    heartbeat_seconds: float = Field(default=15.0, gt=0)
-    """How often a worker renews what it holds, and says that it lives."""
+    heartbeat_seconds: float = Field(default=15.0, gt=0, lt=45)
+    """How often a worker renews what it holds, and says that it lives; after 45 s without it counts
+    as lost."""
     sweep_seconds: float = Field(default=10.0, gt=0)
     """How often each process looks for expired leases and for rows that nobody was told of."""
     wake_again_seconds: float = Field(default=15.0, gt=0)

@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.orm import Session
 
 from store.clock import seconds_between
-from store.forgotten import ever_finished
 from store.models import Generation, Job
 from store.states import OPEN_GENERATION, GenerationStatus, JobStatus
+from store.tombstones import ever_finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 from enum import IntEnum
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 FENCE_SHARE: Final = 0.8
 """A trainer stops itself when this share of its lease has passed without a renewal."""
@@ -44,7 +44,7 @@ class TrainerJob(_Line):
     lease_seconds: float
     renewed_at: float
     """Of `elapsed_seconds`: when the lease was last renewed before this file was written."""
-    hang_seconds: float
+    hang_seconds: float = Field(gt=0)
     """After so long without a turn for any of its threads the trainer's process is killed."""
     locks: tuple[str, ...]
     """Files to lock before anything is loaded: the device, and the job on this machine."""

@@ -64,7 +64,7 @@ class WorkerSettings(BaseSettings):
     generate_start: Literal["with_worker", "with_request"] = "with_worker"
     """When the generation process starts: early, so that the first request finds it ready, or with
     the first request, so that a machine that only trains has its memory."""
-    keep_generations_days: float | None = Field(default=None, gt=0)
+    keep_generations_days: float | None = Field(default=None, gt=0, le=36_500)
     """Generations are deleted with their pictures so long after their end; empty keeps them."""
     generate_preload: tuple[str, ...] = ()
     """Base models of the catalog that the generation process loads first; JSON list."""

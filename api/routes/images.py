@@ -12,6 +12,7 @@ from api.openapi import refusals
 from api.pictures import SUFFIXES
 from api.schemas.generations import ImageId
 from api.service import AnyService
+from shortft_core.errors import ArtifactError
 from store import generations
 from store.models import Image
 
@@ -46,6 +47,8 @@ def retrieve_image(
     if is_known(headers["ETag"], if_none_match):
         return Response(None, 304, headers)
     if request.method == "HEAD":
+        if not service.objects.exists(image.object_key):
+            raise ArtifactError(f"there is no picture {image.object_key}")
         length = {"Content-Length": str(image.size_bytes)}
         return Response(None, 200, {**headers, **length}, image.media_type)
     data = service.objects.read(image.object_key, sha256=image.sha256)

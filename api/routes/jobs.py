@@ -23,6 +23,7 @@ from api.service import AnyService, Service
 from api.submit import AnyJob, hold_uploads, resolved
 from api.urls import AnyUrls, Urls
 from shortft_core.spec import AlignSpec, JobSpec
+from shortft_core.spec.read import parse_job
 from store import jobs
 from store.broker import Queue
 from store.ids import new_id
@@ -251,7 +252,10 @@ def _again(
     asked = Repeat(id=new, api_key_id=caller.api_key_id, most_open=caller.most_open_jobs)
 
     def work(session: Session) -> Job:
-        jobs.get(session, job_id, caller.project)
+        job = jobs.get(session, job_id, caller.project)
+        if job.started_at is None and job.parent_id is None:
+            # There is no copy of its prompts that the new job could inherit.
+            hold_uploads(session, caller, parse_job(job.spec))
         return verb(session, job_id, asked)
 
     return work

@@ -58,7 +58,10 @@ async def conditions(
     if_range: IfRange = None,
 ) -> Conditions:
     """What the client says of the bytes it has."""
-    return Conditions(range_, if_none_match, if_range, only_headers=request.method == "HEAD")
+    if request.method == "HEAD":
+        # Ranges are a matter of GET alone (RFC 9110, 14.2).
+        return Conditions(if_none_match=if_none_match, only_headers=True)
+    return Conditions(range_, if_none_match, if_range)
 
 
 AnyConditions = Annotated[Conditions, Depends(conditions)]

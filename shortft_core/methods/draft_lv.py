@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,18 +20,45 @@ from shortft_core.schedule import Plan, attach
 from shortft_core.spec import DraftLV
 
 
-class _Held(autograd.Function):
-    """A value whose gradient is known already, in place of the graph that it came from."""
+class _KnownGradient(autograd.Function):
+    """A value with the gradient that was found for it, in place of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *parameters_and_gradients: Tensor) -> Tensor:
-        ctx.gradients = parameters_and_gradients[len(parameters_and_gradients) // 2 :]
+    def forward(
+        ctx: Any, value: Tensor, gradients: Sequence[Tensor], *_parameters: Tensor
+    ) -> Tensor:
+        ctx.gradients = gradients
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        known = tuple(upstream[0] * gradient for gradient in ctx.gradients)
-        return (None, *known, *(None for _ in known))
+        return (None, None, *(upstream[0] * gradient for gradient in ctx.gradients))
+
+
+@dataclass
+class _Mean:
+    """The mean of so many losses, each differentiated as soon as it is known."""
+
+    count: int
+    parameters: Sequence[Tensor]
+    _value: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _gradients: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gradients = [torch.zeros_like(each) for each in self.parameters]
+
+    def add(self, loss: Tensor) -> None:
+        """Adds one of them; its graph is free afterwards."""
+        share = loss / self.count
+        found = autograd.grad(share, self.parameters)
+        for total, gradient in zip(self._gradients, found, strict=True):
+            total.add_(gradient)
+        self._value = self._value + share.detach()
+
+    def loss(self) -> Tensor:
+        """The mean, differentiable once."""
+        made: Tensor = _KnownGradient.apply(self._value, self._gradients, *self.parameters)  # type: ignore[no-untyped-call]
+        return made
 
 
 class DraftLVMethod(Backpropagation):
@@ -49,32 +78,31 @@ class DraftLVMethod(Backpropagation):
     def loss(self, batch: Batch) -> Outcome:
         """Mean over x_0 and its n noised copies, one graph at a time; with n = 0 it is DRaFT-1."""
         leash = self._leash(batch)
+        mean = _Mean(1 + self.noised_copies, self.bank.parameters(1))
         latents = self.denoising.start(batch.seeds)
         clean = self.rolling(self._plan).run(self._plan, latents, batch.prompts, batch.seeds, leash)
         verdict = self.objective(clean, batch.prompts, batch.seeds)
-        losses = [self._differentiated(verdict.loss, leash)]
+        mean.add(self._leashed_call(verdict.loss, leash))
         for copy in range(self.noised_copies):
             noised = self._noised(clean.detach(), batch.seeds, copy)
             again = self.denoising.run(self._plan[-1:], noised, batch.prompts, batch.seeds, leash)
             loss = self.objective(again, batch.prompts, batch.seeds).loss
-            losses.append(self._differentiated(loss, leash))
+            mean.add(self._leashed_call(loss, leash))
         outcome = Outcome(
-            loss=torch.stack(losses).mean(),
+            loss=mean.loss(),
             reward=verdict.reward,
             terms=verdict.terms,
-            evaluations=(len(losses), len(self._plan) - 1),
+            evaluations=(mean.count, len(self._plan) - 1),
         )
         return outcome if leash is None else self._with_calls_of(leash, outcome)
 
-    def _differentiated(self, loss: Tensor, leash: Leash | None) -> Tensor:
-        """The loss of one attached call and its leash, with the gradient for its graph."""
-        if leash is not None:
-            loss = loss + self.leash_weight * leash.distances[-1]
-            leash.distances[-1] = leash.distances[-1].detach()
-        parameters = self.bank.parameters(1)
-        gradients = autograd.grad(loss, parameters)
-        held: Tensor = _Held.apply(loss.detach(), *parameters, *gradients)  # type: ignore[no-untyped-call]
-        return held
+    def _leashed_call(self, loss: Tensor, leash: Leash | None) -> Tensor:
+        """The loss of the last attached call with its distance, which keeps no graph after this."""
+        if leash is None:
+            return loss
+        distance = leash.distances[-1]
+        leash.distances[-1] = distance.detach()
+        return loss + self.leash_weight * distance
 
     def _noised(self, clean: Tensor, seeds: tuple[int, ...], copy: int) -> Tensor:
         """The clean latents at the noise level of the last timestep of the grid, not at 0."""

@@ -77,7 +77,7 @@ def judge_curves(log: RunLog) -> str:
 def diversity_curve(log: RunLog) -> str:
     """How much the tuned panel's images differ from each other, beside the base model's."""
     updates, _ = clocks(log)
-    measured = [(float(e.update), e.diversity) for e in log.evaluations if e.diversity]
+    measured = [(float(e.update), e.diversity) for e in log.evaluations if e.diversity is not None]
     if not measured:
         return ""
     base, last = measured[-1][1].base, measured[-1][0]

@@ -45,7 +45,7 @@ class Source(Spec):
     revision: str | None = Field(default=None, max_length=200, pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
     """Commit, tag or branch of `id`; name a commit for a run that others can repeat."""
     path: str | None = None
-    """A file or folder of this machine; command line only."""
+    """A file or folder: of this machine, or in a job below a service's folder of models."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -71,7 +71,7 @@ class PromptSource(Spec):
     inline: tuple[str, ...] | None = None
     """The prompts themselves."""
     path: str | None = None
-    """A file of this machine; command line only."""
+    """A file: of this machine, or in a job below a service's folder of models."""
     column: str | None = None
     """The column or key that holds the prompt, for CSV, TSV and JSON objects."""
     split: Literal["all", "train", "eval"] = "all"

@@ -4,7 +4,7 @@ from store.models.base import Base
 from store.models.columns import equals_inline
 from store.models.generations import Generation, Image
 from store.models.jobs import Adapter, Artifact, Checkpoint, Job, JobEvent, JobLog, Sample
-from store.models.service import ApiKey, Forgotten, IdempotencyKey, PromptSetRow, Worker
+from store.models.service import ApiKey, IdempotencyKey, PromptSetRow, Tombstone, Worker
 
 __all__ = [
     "Adapter",
@@ -12,7 +12,6 @@ __all__ = [
     "Artifact",
     "Base",
     "Checkpoint",
-    "Forgotten",
     "Generation",
     "IdempotencyKey",
     "Image",
@@ -21,6 +20,7 @@ __all__ = [
     "JobLog",
     "PromptSetRow",
     "Sample",
+    "Tombstone",
     "Worker",
     "equals_inline",
 ]

@@ -73,6 +73,7 @@ class Generation(Leased, Base):
         ),
         Index(None, "project", "id"),
         Index(None, "api_key_id"),
+        Index(None, "finished_at"),
     )
 
 

@@ -51,10 +51,10 @@ class IdempotencyKey(Base):
     __table_args__ = (Index(None, "expires_at"),)
 
 
-class Forgotten(Base):
+class Tombstone(Base):
     """What is still counted of a finished job or generation that was deleted."""
 
-    __tablename__ = "forgotten"
+    __tablename__ = "tombstones"
 
     id: Mapped[RowId] = mapped_column(primary_key=True)
     """The id that it had."""

@@ -48,6 +48,7 @@ def test_bytes_that_were_deleted_or_changed_are_gone(api: Api) -> None:
     problem(api.client.get(url), 410, "gone")
     api.service.objects.delete(key)
     assert key not in problem(api.client.get(url), 410, "gone")["detail"]
+    assert api.client.head(url).status_code == 410
 
 
 def test_pictures_are_never_public(api: Api) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from api import submit
+from store import leases
 from store.api_keys import Scope
+from store.leases import NOTHING_SAID
 from tests.api.conftest import SPEC, Api, problem
 
 SQLITE = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
@@ -162,8 +164,8 @@ def test_a_set_is_kept_while_an_unfinished_job_names_it(api: Api, kind: str) -> 
     assert (job["prompt_set"], job["eval_prompt_set"]) == (tuned, held_out)
     for verb in ("pause", "resume"):
         for row_id in (tuned, held_out):
-            refused = problem(api.client.delete(f"/prompt-sets/{row_id}"), 409, "invalid_state")
-            assert (refused["job_id"], refused["current_status"]) == (job["id"], "in_use")
+            refused = problem(api.client.delete(f"/prompt-sets/{row_id}"), 409, "in_use")
+            assert refused["job_id"] == job["id"]
             assert job["id"] in refused["detail"]
             assert api.client.get(f"/prompt-sets/{row_id}/prompts").json()["total"] == 2
         api.client.post(f"/jobs/{job['id']}/{verb}")
@@ -193,13 +195,23 @@ def test_a_job_whose_set_goes_while_it_is_checked_is_refused(
     assert api.client.get("/jobs").json()["data"] == []
 
 
-def test_a_set_that_is_gone_is_not_found_though_a_job_names_it(api: Api) -> None:
+def test_a_job_that_began_is_run_again_without_its_set(api: Api) -> None:
     row_id = upload(api, "one.txt", b"a\n").json()["id"]
-    job_id = api.submit(prompts={"id": row_id})["id"]
-    api.client.post(f"/jobs/{job_id}/cancel")
+    began = api.submit(prompts={"id": row_id})["id"]
+    lease = api.claim().lease
+    api.database.transact(lambda session: leases.fail(session, lease, NOTHING_SAID))
+    waiting = api.submit(prompts={"id": row_id})["id"]
+    api.client.post(f"/jobs/{waiting}/cancel")
     assert api.client.delete(f"/prompt-sets/{row_id}").status_code == 204
-    assert api.client.post(f"/jobs/{job_id}/rerun").status_code == 202
+    again = api.client.post(f"/jobs/{began}/rerun")
+    assert again.status_code == 202
     problem(api.client.delete(f"/prompt-sets/{row_id}"), 404, "not_found")
+    # Its prompts lie with the first job until it begins.
+    problem(api.client.delete(f"/jobs/{began}"), 409, "invalid_state")
+    api.client.post(f"/jobs/{again.json()['id']}/cancel")
+    assert api.client.delete(f"/jobs/{began}").status_code == 204
+    refused = problem(api.client.post(f"/jobs/{waiting}/rerun"), 422, "invalid_value")
+    assert refused["param"] == "prompts.id"
 
 
 def test_a_repeated_upload_is_answered_like_the_first(api: Api) -> None:

@@ -85,7 +85,7 @@ def test_a_client_may_look_before_it_downloads(api: Api, url: str) -> None:
     for name in ("content-length", "content-type", "etag", "accept-ranges", "content-disposition"):
         assert head.headers[name] == whole.headers[name], name
     part = api.client.head(url, headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.headers["content-length"]) == (206, "10")
+    assert (part.status_code, part.headers["content-length"]) == (200, str(len(CONTENT)))
     known = {"If-None-Match": head.headers["etag"]}
     assert api.client.head(url, headers=known).status_code == 304
     api.service.objects.delete("jobs/x/artifacts/t1/weights")

@@ -37,6 +37,14 @@ def _awaited_job(address: str) -> None:
     asyncio.run(delete())
 
 
+def _awaited_generation(address: str) -> None:
+    async def delete() -> None:
+        async with AsyncClient(address, retries=QUICK) as client:
+            await client.generations.delete("job_1")
+
+    asyncio.run(delete())
+
+
 def _awaited_prompt_set(address: str) -> None:
     async def delete() -> None:
         async with AsyncClient(address, retries=QUICK) as client:
@@ -47,7 +55,8 @@ def _awaited_prompt_set(address: str) -> None:
 
 GONE = problem(404, "not_found")
 deletions = pytest.mark.parametrize(
-    "delete", [_job, _prompt_set, _generation, _awaited_job, _awaited_prompt_set]
+    "delete",
+    [_job, _prompt_set, _generation, _awaited_job, _awaited_prompt_set, _awaited_generation],
 )
 
 

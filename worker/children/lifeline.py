@@ -52,16 +52,12 @@ class Lifeline:
         """None as long as the work may go on."""
 
     def start(self) -> None:
-        """Begins to listen; SIGTERM is an order to stop.
-
-        A library that hangs and holds the interpreter's lock lets no thread listen, and no handler
-        run. Where its supervisor is gone too, nobody would end it, and its device stayed locked: so
-        the kernel has a timer that only a living interpreter winds up again.
-        """
+        """Begins to listen; SIGTERM is an order to stop, and SIGALRM ends a hung interpreter."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         die_with_parent()
+        self._wind()
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def should_stop(self) -> bool:
@@ -80,9 +76,14 @@ class Lifeline:
 
     def _watch(self) -> None:
         while True:
-            if self._hang_seconds is not None:
-                signal.setitimer(signal.ITIMER_REAL, self._hang_seconds)
+            self._wind()
             self.look(min(_LOOK_SECONDS, self._lease_seconds / 20))
+
+    def _wind(self) -> None:
+        # A library that hangs and holds the interpreter's lock lets no thread listen and no handler
+        # run. Where the supervisor is gone too, nobody else would end it and free its device.
+        if self._hang_seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._hang_seconds)
 
     def _listen(self, timeout_seconds: float) -> None:
         if self._closed:

@@ -77,6 +77,27 @@ def test_the_gradient_is_the_mean_over_the_image_and_its_constant_copies(
         torch.testing.assert_close(ours, torch.stack(theirs).mean(0), rtol=1e-9, atol=1e-18)
 
 
+def test_the_leash_pulls_at_every_attached_call(
+    build: Build, gradients: Gradients, batch: Batch
+) -> None:
+    free, leashed = (build("draft_lv", noised_copies=2, leash=weight) for weight in (0.0, 0.5))
+    assert isinstance(leashed, DraftLVMethod)
+    plan, args, model = leashed.inference_plan, (batch.prompts, batch.seeds), leashed.model
+    with torch.no_grad():
+        last = leashed.denoising.run(plan[:-1], leashed.denoising.start(batch.seeds), *args)
+        clean = leashed.denoising.run(plan[-1:], last, *args)
+    conditioning = model.encode_prompts(batch.prompts)
+    distances = []
+    for latents in (last, *(leashed._noised(clean, batch.seeds, copy) for copy in range(2))):
+        tuned = leashed.denoising.predict_noise(latents, plan[-1], conditioning)
+        base = model.predict_noise(latents, plan[-1].timestep, conditioning, leashed.guidance_scale)
+        distances.append((tuned - base.detach()).square().mean())
+    pulls = torch.autograd.grad(torch.stack(distances).mean(), leashed.bank.parameters(1))
+    assert all(pull.norm() > 0 for pull in pulls)
+    for ours, without, pull in zip(gradients(leashed)[1], gradients(free)[1], pulls, strict=True):
+        torch.testing.assert_close(ours, without + 0.5 * pull, rtol=1e-9, atol=1e-18)
+
+
 def test_one_graph_is_held_at_a_time(build: Build, batch: Batch) -> None:
     """However many copies there are, as much is kept for the backward pass as without any."""
     peaks = []
@@ -87,6 +108,13 @@ def test_one_graph_is_held_at_a_time(build: Build, batch: Batch) -> None:
         peaks.append(held.peak)
     assert peaks[0] > 0
     assert peaks[1] <= 1.05 * peaks[0]
+
+
+def test_a_gradient_is_kept_once_however_many_copies_there_are(build: Build, batch: Batch) -> None:
+    for copies in (0, 4):
+        method = build("draft_lv", noised_copies=copies)
+        held = method.loss(batch).loss.grad_fn.gradients  # type: ignore[union-attr]
+        assert [each.shape for each in held] == [each.shape for each in method.bank.parameters(1)]
 
 
 def test_the_copies_lie_at_the_noise_level_of_the_last_timestep(build: Build) -> None:

@@ -15,9 +15,9 @@ _TIME: Final = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Adds the table."""
+    """Adds the table, and finds generations that ended long ago by an index."""
     op.create_table(
-        "forgotten",
+        "tombstones",
         sa.Column("id", _ID, nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
@@ -25,11 +25,13 @@ def upgrade() -> None:
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("started_at", _TIME),
         sa.Column("finished_at", _TIME, nullable=False),
-        sa.CheckConstraint("kind IN ('job', 'generation')", name=op.f("ck_forgotten_kind")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_forgotten")),
+        sa.CheckConstraint("kind IN ('job', 'generation')", name=op.f("ck_tombstones_kind")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tombstones")),
     )
+    op.create_index("ix_generations_finished_at", "generations", ["finished_at"])
 
 
 def downgrade() -> None:
     """Takes it back."""
-    op.drop_table("forgotten")
+    op.drop_index("ix_generations_finished_at", "generations")
+    op.drop_table("tombstones")
