@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -183,9 +183,3 @@ def _request_id(given: str | None) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return f"req_{uuid.uuid4().hex}"
-
-
-def request_id_of(scope: Mapping[str, Any]) -> str:
-    """The id of a request that came through the gate."""
-    found: str = scope["state"]["request_id"]
-    return found

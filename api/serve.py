@@ -66,13 +66,22 @@ def migrate() -> None:
 
 def backup(
     path: Annotated[Path, typer.Argument(help="File to write; it must not exist yet.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the service, as `serve` names it.")
+    ] = None,
 ) -> None:
     """Copies the rows of a SQLite database in use, as they are at one moment."""
+    from migrations.version import check
     from store.backup import backup as copy
     from store.engine import open_database
     from store.settings import store_settings
 
-    database = open_database(store_settings().database_address())
+    store = store_settings()
+    if data_dir is not None:
+        store = store.model_copy(update={"data_dir": data_dir})
+    database = open_database(store.database_address())
+    # An empty file would be copied like any other.
+    check(database.reader)
     copy(database, path)
     database.close()
     _say(f"the rows are in {path}; copy the objects next")

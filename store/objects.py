@@ -19,7 +19,14 @@ from urllib.parse import unquote, urlsplit
 
 from fsspec.core import url_to_fs
 
-from shortft_core.artifacts import ArtifactStore, LocalStore, Stat, atomic_file, file_sha256
+from shortft_core.artifacts import (
+    ArtifactStore,
+    LocalStore,
+    Stat,
+    atomic_file,
+    file_sha256,
+    sync_folder,
+)
 from shortft_core.errors import ArtifactError, UserError
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -100,7 +107,7 @@ class FolderStore(LocalStore):
         target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)
         for folder in (target.parent, source.parent, *(new.parent for new in missing)):
-            _sync_folder(folder)
+            sync_folder(folder)
 
 
 class BucketStore:
@@ -207,11 +214,3 @@ def copy_to_file(objects: ObjectStore, key: str, target: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What waits, what runs."""
+"""`GET /queue`: what waits for workers, and what they work on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who works."""
+"""`GET /workers`: who works, on what, and when it was last heard of."""
 
 from __future__ import annotations
 

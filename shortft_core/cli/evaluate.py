@@ -143,15 +143,17 @@ class Comparison:
 
 
 def _table_of_scales(scales: Sequence[float], found: Sequence[Comparison]) -> Table:
-    """Means of every judge at each strength of the adapter; 0 would be the base model."""
+    """Change of every judge at each strength of the adapter; 0 would be the base model."""
     first = found[0]
-    title = f"{len(first.panel.prompts)} images, raw units: mean at each strength of the adapter"
+    title = f"{len(first.panel.prompts)} images, raw units: change at each strength, 95 %"
     table = Table("judge", "base", *(f"{scale:g}" for scale in scales), title=title, box=SIMPLE)
-    tuned = [one.tuned for one in found if one.tuned is not None]
+    changed = [one.changes() for one in found]
     for judge in first.judges:
-        means = (scores.mean(judge) for scores in (first.base, *tuned))
-        table.add_row(judge, *(f"{mean:.4f}" for mean in means))
-    table.add_row("diversity", *(f"{each.diversity:.4f}" for each in (first.base, *tuned)))
+        gained = (_change(each[judge])[0] for each in changed)
+        table.add_row(judge, f"{first.base.mean(judge):.4f}", *gained)
+    base = first.base.diversity
+    gains = (f"{one.tuned.diversity - base:+.4f}" for one in found if one.tuned is not None)
+    table.add_row("diversity", f"{base:.4f}", *gains)
     return table
 
 

@@ -126,7 +126,7 @@ class Backpropagation:
 
 
 def _refuse_rounding(model: DiffusionModel, *, merged: bool) -> None:
-    """A branch of 1 % of its weight would lose 17 % of itself in bf16 (docs/decisions/0005)."""
+    """bf16 keeps 8 bits: what is much smaller than the weight that it is added to is lost."""
     precision = next(model.denoiser.parameters()).dtype
     if merged and precision in {torch.float16, torch.bfloat16}:
         raise UserError(

@@ -32,3 +32,14 @@ def test_a_generation_is_deleted_by_its_project_alone(api: Api) -> None:
     other, owner = api.key(project="theirs"), api.key()
     problem(api.client.delete(url, headers=other), 404, "not_found")
     assert api.client.delete(url, headers=owner).status_code == 204
+
+
+def test_a_repeated_request_whose_generation_is_gone_gets_its_first_answer(api: Api) -> None:
+    body, key = {"prompt": "a red circle"}, {"Idempotency-Key": "k"}
+    first = api.client.post("/generate", json=body, headers=key)
+    api.client.post(f"{first.headers['location']}/cancel")
+    assert api.client.delete(first.headers["location"]).status_code == 204
+    again = api.client.post("/generate", json=body, headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    waiting = api.client.post("/generate", json=body, headers=key | {"Prefer": "wait=1"})
+    problem(waiting, 404, "not_found")

@@ -115,7 +115,9 @@ def test_a_sweeper_outlives_its_database(empty_database: Database, bell: Recorde
 
 
 def test_one_that_never_started_can_be_stopped(database: Database, bell: Recorder) -> None:
-    Sweeper(database, bell, SETTINGS).stop()
+    sweeper = Sweeper(database, bell, SETTINGS)
+    sweeper.stop()
+    assert (bell.rung, sweeper.failures) == ([], 0)
 
 
 def test_of_many_sweepers_one_ends_an_attempt(bench: Bench, bell: Recorder, url: URL) -> None:

@@ -107,8 +107,9 @@ def test_strengths_of_an_adapter_are_compared(
     assert means[0] == base
     assert abs(means[2] - base) > abs(means[1] - base) > 0
     assert [each["adapter_scale"] for each in (none, half, whole)] == ["0.0", "0.5", "1.0"]
-    for mean in (base, *means):
-        assert f"{mean:.4f}" in printed
+    assert f"{base:.4f}" in printed
+    for mean in means:
+        assert f"{mean - base:+.4f} ±" in printed
     assert max(map(len, printed.splitlines())) <= 80
     run_evaluate(*asked)
     alone = judged(tmp_path / "scores.json")

@@ -68,6 +68,13 @@ def renew_rarely(attempt: Attempt) -> None:
     attempt.keeper._settings = settings.model_copy(update={"heartbeat_seconds": 60.0})
 
 
+def test_a_trainer_outlives_its_supervisors_patience_by_a_lease(attempt: Attempt) -> None:
+    """So that a supervisor that lives is the one to end it, and can say why."""
+    job = TrainerJob.model_validate_json(attempt._write_job({}).read_text())
+    patience = attempt.context.settings.no_progress_seconds
+    assert job.hang_seconds == patience + attempt.context.store_settings.lease_seconds
+
+
 def test_a_trainer_that_ends_without_a_word_is_no_success(running: Service) -> None:
     job = running.work_off(running.create(updates=3), running.station(["sh", "-c", "exit 0"]))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "crashed", 3)
