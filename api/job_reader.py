@@ -8,6 +8,7 @@ service, the more of them share a look. Nobody is told what was true before he a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from store.errors import NotFoundError
 from store.models import Job
 
 PAUSE_SECONDS: Final = 0.01
-"""Between two looks; who asks alone does not wait for it."""
+"""Between two looks at least; who asks alone does not wait for it."""
+_REST: Final = 2
+"""Times as long as a look took is rested after it: a busy machine looks less often, for more."""
 _MOST: Final = 100
 """Jobs of one look."""
 
@@ -61,6 +64,7 @@ class JobReader:
         while self._waiting:
             asked = {job_id: self._waiting.pop(job_id) for job_id in list(self._waiting)[:_MOST]}
             answers = [answer for waiting in asked.values() for answer in waiting]
+            began = time.monotonic()
             try:
                 found = await asyncio.to_thread(_look, self.database, tuple(asked))
             except Exception as error:  # noqa: BLE001 - whoever asked is told
@@ -71,7 +75,7 @@ class JobReader:
                 for answer in answers:
                     if not answer.done():
                         answer.set_result(found)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(max(PAUSE_SECONDS, _REST * (time.monotonic() - began)))
 
 
 def _look(database: Database, job_ids: tuple[str, ...]) -> Found:

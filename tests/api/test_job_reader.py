@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -136,3 +137,27 @@ def test_who_goes_away_disturbs_nobody(database: Database) -> None:
         return (await stays)[0]
 
     assert asyncio.run(ask()).id == job.id
+
+
+def test_a_slow_look_is_followed_by_a_longer_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, look, rests = create(database), job_reader._look, []
+
+    def slow(database: Database, job_ids: tuple[str, ...]) -> job_reader.Found:
+        time.sleep(0.1)
+        return look(database, job_ids)
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    async def ask() -> None:
+        reader = JobReader(database)
+        await reader.read(job.id, "default")
+        assert reader._reader is not None
+        await reader._reader
+
+    monkeypatch.setattr(job_reader, "_look", slow)
+    monkeypatch.setattr("api.job_reader.asyncio.sleep", rest)
+    asyncio.run(ask())
+    assert [seconds >= 0.2 for seconds in rests] == [True]
